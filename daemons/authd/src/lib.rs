@@ -1,0 +1,2 @@
+//! authd.
+#![forbid(unsafe_code)]

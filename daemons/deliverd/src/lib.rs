@@ -1,0 +1,2 @@
+//! deliverd.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! imapd.
+#![forbid(unsafe_code)]

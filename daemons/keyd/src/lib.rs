@@ -1,0 +1,2 @@
+//! keyd.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! posthouse.
+#![forbid(unsafe_code)]

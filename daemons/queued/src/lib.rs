@@ -1,0 +1,2 @@
+//! queued.
+#![forbid(unsafe_code)]

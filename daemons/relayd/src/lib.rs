@@ -1,0 +1,2 @@
+//! relayd.
+#![forbid(unsafe_code)]

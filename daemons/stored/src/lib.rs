@@ -1,0 +1,2 @@
+//! stored.
+#![forbid(unsafe_code)]

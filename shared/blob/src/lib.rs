@@ -1,0 +1,2 @@
+//! blob.
+#![forbid(unsafe_code)]

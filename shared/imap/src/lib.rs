@@ -1,0 +1,2 @@
+//! imap.
+#![forbid(unsafe_code)]

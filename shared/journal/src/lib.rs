@@ -1,0 +1,2 @@
+//! journal.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! message.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! runtime.
+#![deny(unsafe_code)]

@@ -1,0 +1,2 @@
+//! smtp.
+#![forbid(unsafe_code)]

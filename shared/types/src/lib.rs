@@ -1,0 +1,2 @@
+//! types.
+#![forbid(unsafe_code)]

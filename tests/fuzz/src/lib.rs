@@ -1,0 +1,2 @@
+//! fuzz.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! house.
+#![forbid(unsafe_code)]
