@@ -1,2 +1,25 @@
-//! types.
+//! The words that all daemons share: identifiers, addresses, envelopes, grants, delivery states.
+//!
+//! Pure: no I/O, no clock, no randomness. What travels between daemons is made of these types, so a change here changes
+//! the hash that [ipc]'s hello compares, and a stale daemon is refused instead of misread.
 #![forbid(unsafe_code)]
+
+mod address;
+mod base32;
+mod body;
+mod envelope;
+mod grant;
+mod id;
+mod role;
+mod status;
+
+pub use address::{Address, AddressError};
+pub use body::{Body, Octets};
+pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
+pub use grant::{Grant, Rights};
+pub use id::{
+    AccountId, BlobId, ContentId, EmailId, MailboxId, ModSeq, QueueId, RequestId, ThreadId,
+    TraceId, Uid,
+};
+pub use role::Role;
+pub use status::{Enhanced, Outcome, Status};

@@ -1,0 +1,63 @@
+//! deliverd: local delivery.
+
+use crate::operation;
+use serde::{Deserialize, Serialize};
+use types::{Address, Body, Notify, Octets, Outcome, QueueId, TraceId};
+
+/// Delivers a message to local recipients. Idempotent by (id, recipient index): what the store has, it does not take
+/// twice.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Deliver {
+    /// The message's id in the queue.
+    pub id: QueueId,
+    /// For logs.
+    pub trace: TraceId,
+    /// Seconds since 1970: IMAP's INTERNALDATE.
+    pub arrived: u64,
+    /// The reverse-path.
+    pub sender: Option<Address>,
+    /// Which recipients.
+    pub recipients: Vec<LocalRecipient>,
+    /// Trace header fields before the body. deliverd adds Return-Path and Delivered-To.
+    pub prefix: Octets,
+    /// Inline or attached.
+    pub body: Body,
+}
+operation!(Deliver = 1, idempotent -> Delivered);
+
+/// One recipient of [`Deliver`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRecipient {
+    /// Its index in the envelope.
+    pub index: u16,
+    /// RCPT.
+    pub address: Address,
+    /// RCPT's ORCPT, for redirects.
+    pub orcpt: Option<String>,
+    /// RCPT's NOTIFY, for redirects.
+    pub notify: Notify,
+}
+
+/// The answer to [`Deliver`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// One for each recipient. Done when every mailbox behind the address has it and every redirect is in
+    /// [`Delivered::follow_ups`].
+    pub outcomes: Vec<(u16, Outcome)>,
+    /// What queued must journal before it frees the recipients.
+    pub follow_ups: Vec<FollowUp>,
+}
+
+/// Work that a delivery leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FollowUp {
+    /// The same message to another address (an alias to elsewhere), as a new message of the queue.
+    Redirect {
+        /// The recipient that it comes from.
+        index: u16,
+        /// The new recipients.
+        to: Vec<Address>,
+        /// Trace header fields to put before the present prefix (Delivered-To, RFC 9228).
+        prefix: Octets,
+    },
+}

@@ -1,0 +1,135 @@
+//! keyd: signatures and seals, never keys.
+
+use crate::{event, operation};
+use serde::{Deserialize, Serialize};
+use types::Octets;
+
+/// The TLS certificates it holds keys for; the first is the default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListCertificates;
+operation!(ListCertificates = 1, idempotent -> Vec<Certificate>);
+
+/// A certificate with a key in keyd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Names of its key in [`TlsSign`].
+    pub key: u64,
+    /// Host names it is good for, lower case, `*.` for wildcards.
+    pub names: Vec<String>,
+    /// DER, leaf first.
+    pub chain: Vec<Octets>,
+    /// The TLS signature schemes (IANA code points) which its key can make.
+    pub schemes: Vec<u16>,
+    /// Seconds since 1970 at which the leaf expires.
+    pub expires: u64,
+    /// Made by keyd itself: no client trusts it.
+    pub self_signed: bool,
+}
+
+/// Signs a TLS handshake.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TlsSign {
+    /// [`Certificate::key`].
+    pub key: u64,
+    /// One of [`Certificate::schemes`].
+    pub scheme: u16,
+    /// What is signed: the transcript as TLS gives it to the key; at most 16 KiB.
+    pub message: Octets,
+}
+operation!(TlsSign = 2, idempotent -> Octets);
+
+/// From now on, [`CertificatesChanged`] is sent on this connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WatchCertificates;
+operation!(WatchCertificates = 3, idempotent -> ());
+
+/// The answer to [`ListCertificates`] is another now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificatesChanged;
+event!(CertificatesChanged = 1);
+
+/// The DKIM keys of a domain (A-label, lower case); of all domains when empty.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DkimKeys {
+    /// The signing domain, `d=`.
+    pub domain: String,
+}
+operation!(DkimKeys = 4, idempotent -> Vec<DkimKey>);
+
+/// A DKIM key (RFC 6376, RFC 8463).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DkimKey {
+    /// `d=`.
+    pub domain: String,
+    /// `s=`.
+    pub selector: String,
+    /// `a=`.
+    pub algorithm: DkimAlgorithm,
+    /// The value of the TXT record at `selector._domainkey.domain`.
+    pub record: String,
+}
+
+/// A DKIM algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DkimAlgorithm {
+    /// rsa-sha256 with a 2048-bit key.
+    Rsa2048,
+    /// ed25519-sha256.
+    Ed25519,
+}
+
+/// Makes a key. [`crate::FaultKind::Conflict`] if the selector is taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DkimCreate {
+    /// `d=`.
+    pub domain: String,
+    /// `s=`: a DNS label.
+    pub selector: String,
+    /// The algorithm.
+    pub algorithm: DkimAlgorithm,
+}
+operation!(DkimCreate = 5, once -> DkimKey);
+
+/// Removes a key for good.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DkimRemove {
+    /// `d=`.
+    pub domain: String,
+    /// `s=`.
+    pub selector: String,
+}
+operation!(DkimRemove = 6, idempotent -> ());
+
+/// Signs the canonicalised header fields of a message (RFC 6376 3.7): the algorithm hashes them itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DkimSign {
+    /// `d=`.
+    pub domain: String,
+    /// `s=`.
+    pub selector: String,
+    /// The octets that are signed; at most 96 KiB.
+    pub data: Octets,
+}
+operation!(DkimSign = 7, idempotent -> Octets);
+
+/// Seals octets with the token key: HMAC-SHA256, 32 octets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MacSign {
+    /// Keeps seals for different ends apart.
+    pub purpose: String,
+    /// What is sealed; at most 4 KiB.
+    pub data: Octets,
+}
+operation!(MacSign = 8, idempotent -> Octets);
+
+/// Whether a seal is genuine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MacVerify {
+    /// As given to [`MacSign`].
+    pub purpose: String,
+    /// As given to [`MacSign`].
+    pub data: Octets,
+    /// The seal.
+    pub mac: Octets,
+}
+operation!(MacVerify = 9, idempotent -> bool);

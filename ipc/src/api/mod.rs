@@ -1,0 +1,10 @@
+//! What each daemon serves: one file a serving daemon, with its requests, replies, events and their idempotence.
+//! Who may call what stands in `ipc/topology.toml`.
+
+pub mod authd;
+pub mod control;
+pub mod deliverd;
+pub mod keyd;
+pub mod queued;
+pub mod relayd;
+pub mod stored;

@@ -1,0 +1,71 @@
+//! relayd: delivery to other hosts.
+
+use crate::operation;
+use serde::{Deserialize, Serialize};
+use types::{Address, Body, BodyType, Notify, Octets, Outcome, QueueId, Ret, TraceId};
+
+/// Makes one attempt at one destination. Not idempotent by nature: SMTP itself may double a message whose final reply is
+/// lost (RFC 1047), so queued repeats it only by its schedule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Relay {
+    /// The message's id in the queue.
+    pub id: QueueId,
+    /// For logs.
+    pub trace: TraceId,
+    /// The domain of all recipients.
+    pub domain: String,
+    /// A route by name or `host:port`, given by an operator; `None`: as configured.
+    pub route: Option<String>,
+    /// The reverse-path.
+    pub sender: Option<Address>,
+    /// MAIL's RET.
+    pub ret: Option<Ret>,
+    /// MAIL's ENVID.
+    pub envid: Option<String>,
+    /// MAIL's BODY.
+    pub body_type: BodyType,
+    /// MAIL's SMTPUTF8.
+    pub smtputf8: bool,
+    /// MAIL's REQUIRETLS.
+    pub require_tls: bool,
+    /// At most [`Relay::MAX_RECIPIENTS`].
+    pub recipients: Vec<RelayRecipient>,
+    /// Sign with the keys of the sender's (or From's) domain.
+    pub sign: bool,
+    /// Trace header fields before the body.
+    pub prefix: Octets,
+    /// Inline or attached.
+    pub body: Body,
+}
+operation!(Relay = 1, once -> Relayed);
+
+impl Relay {
+    /// RFC 5321 4.5.3.1.8: a server takes at least 100.
+    pub const MAX_RECIPIENTS: usize = 100;
+}
+
+/// One recipient of [`Relay`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayRecipient {
+    /// Its index in the envelope.
+    pub index: u16,
+    /// RCPT.
+    pub address: Address,
+    /// RCPT's ORCPT.
+    pub orcpt: Option<String>,
+    /// RCPT's NOTIFY.
+    pub notify: Notify,
+}
+
+/// The answer to [`Relay`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// One for each recipient.
+    pub outcomes: Vec<(u16, Outcome)>,
+    /// Whether the host took over NOTIFY (it offered DSN): then the success report is its task (RFC 3461 5.2.2).
+    pub dsn_passed: bool,
+    /// The host spoken to, with its address and the TLS version, for logs and operators.
+    pub host: Option<String>,
+    /// Whether the destination as a whole failed (no connection, no DNS answer, 421): its concurrency shrinks.
+    pub destination_down: bool,
+}
