@@ -27,7 +27,11 @@ fn main() -> std::io::Result<()> {
                 octets = message::parse(b"", &message, &limits).encode().len();
             }
             let mean = start.elapsed() / 1000;
-            writeln!(out, "{file}: {} octets, stored {octets}, {mean:?}", message.len())?;
+            writeln!(
+                out,
+                "{file}: {} octets, stored {octets}, {mean:?}",
+                message.len()
+            )?;
             continue;
         }
         let parsed = message::parse(b"", &message, &limits);
@@ -35,7 +39,10 @@ fn main() -> std::io::Result<()> {
         for (name, value) in [
             ("envelope", parsed.envelope.clone()),
             ("bodystructure", parsed.structure.clone()),
-            ("body", message::body_of(&parsed.structure).unwrap_or_default()),
+            (
+                "body",
+                message::body_of(&parsed.structure).unwrap_or_default(),
+            ),
         ] {
             write!(out, "{name}: ")?;
             out.write_all(&value)?;
@@ -44,7 +51,11 @@ fn main() -> std::io::Result<()> {
         writeln!(
             out,
             "size: {}\nsubject: {}\nfrom: {}\npreview: {}\nattachment: {}\n",
-            parsed.size, parsed.base_subject, parsed.from_display, parsed.preview, parsed.has_attachment
+            parsed.size,
+            parsed.base_subject,
+            parsed.from_display,
+            parsed.preview,
+            parsed.has_attachment
         )?;
     }
     Ok(())

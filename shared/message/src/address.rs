@@ -21,7 +21,7 @@ impl EnvelopeAddress {
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.push(b'(');
-        wire::nstring(out, self.name.as_deref());
+        wire::nstring_readable(out, self.name.as_deref());
         out.push(b' ');
         wire::nstring(out, self.route.as_deref());
         out.push(b' ');
@@ -115,7 +115,9 @@ impl ListParser<'_, '_> {
         let start = self.tokens.position();
         let mut address = EnvelopeAddress::default();
         let mut name = Vec::new();
-        if self.tokens.phrase(&mut name) == Step::More && self.tokens.at(b'<') {
+        let is_quoted = self.tokens.at(b'"');
+        let phrase = self.tokens.phrase(&mut name);
+        if phrase == Step::More && self.tokens.at(b'<') {
             // An address without a display name has none, not an empty one.
             address.name = (!name.is_empty()).then_some(name);
             if self.angle(&mut address) == Step::Bad {
@@ -128,8 +130,17 @@ impl ListParser<'_, '_> {
                 Step::More
             };
         }
+        let behind_phrase = self.tokens.position();
         self.tokens.rewind(start);
-        let step = self.spec(&mut address);
+        let mut step = self.spec(&mut address);
+        let words = is_quoted || self.tokens.position() < behind_phrase;
+        if address.domain.is_none() && phrase != Step::Bad && words {
+            // Words without an address are rather a name than a mailbox.
+            self.tokens.rewind(behind_phrase);
+            step = phrase;
+            address.name = Some(name);
+            address.mailbox = None;
+        }
         self.finish(address);
         step
     }
@@ -139,7 +150,6 @@ impl ListParser<'_, '_> {
         self.tokens.comment.clear();
         let mut local = Vec::new();
         let mut step = self.local_part(&mut local);
-        let valid = step == Step::More;
         if step != Step::Bad {
             address.mailbox = Some(local);
         }
@@ -156,10 +166,6 @@ impl ListParser<'_, '_> {
         if !self.tokens.comment.is_empty() {
             address.name = Some(std::mem::take(&mut self.tokens.comment));
         }
-        // A lone word is rather a name than a mailbox.
-        if !valid && address.name.is_none() && address.domain.is_none() {
-            address.name = address.mailbox.take();
-        }
         step
     }
 
@@ -167,7 +173,7 @@ impl ListParser<'_, '_> {
         if self.tokens.at(b'"') {
             self.tokens.quoted(out)
         } else {
-            self.tokens.dot_atom(out)
+            self.tokens.loose_dot_atom(out)
         }
     }
 

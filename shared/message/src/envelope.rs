@@ -41,7 +41,7 @@ pub(crate) fn write(out: &mut Vec<u8>, fields: &EnvelopeFields<'_>, addresses: &
     out.push(b'(');
     wire::nstring_unfolded(out, fields.date);
     out.push(b' ');
-    wire::nstring_unfolded(out, fields.subject);
+    wire::nstring_readable(out, fields.subject);
     // RFC 9051 7.5.2: Sender and Reply-To are From where they are missing or empty.
     let or_from = |list| {
         if Vec::is_empty(list) {

@@ -134,12 +134,15 @@ pub fn parse_within(prefix: &[u8], body: &[u8], limits: &Limits, max: usize) -> 
         if encoded.len() <= max || limits.header_bytes == 0 {
             return (parsed, encoded);
         }
+        if limits.addresses <= 1 {
+            // Not the lists but single values are too long.
+            limits.header_bytes = limits.header_bytes.min(prefix.len() + body.len()) / 2;
+        }
         limits.parts = (limits.parts / 4).max(1);
         limits.fields /= 4;
         limits.addresses = (limits.addresses / 4).max(1);
         limits.listing_bytes /= 2;
         limits.references /= 2;
-        limits.header_bytes = limits.header_bytes.min(prefix.len() + body.len()) / 2;
     }
 }
 

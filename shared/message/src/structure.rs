@@ -17,7 +17,8 @@ fn write_part(out: &mut Vec<u8>, scan: &Scan<'_>, index: usize, limits: &Limits)
         return;
     };
     out.push(b'(');
-    if part.kind == PartKind::Multipart {
+    // A multipart that could not be looked into (no boundary, limits) is still shown as one: the grammar has no other form.
+    if part.media.starts_with("multipart/") {
         write_multipart(out, scan, index, limits);
     } else {
         write_single(out, part, fields);

@@ -175,6 +175,21 @@ impl<'a> Tokens<'a> {
         }
     }
 
+    /// A local part as it occurs: dots may stand anywhere in it, with white space around them (RFC 5322 4.4).
+    pub(crate) fn loose_dot_atom(&mut self, out: &mut Vec<u8>) -> Step {
+        loop {
+            if !self.run(out, |b| is_atext(b) || b == b'.') {
+                return Step::Bad;
+            }
+            let after_dot = out.last() == Some(&b'.');
+            match self.skip_space() {
+                Step::More if self.at(b'.') || (after_dot && self.peek().is_some_and(is_atext)) => {
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// A display name: words with single spaces between them, dots allowed (RFC 5322 4.1). May be empty.
     pub(crate) fn phrase(&mut self, out: &mut Vec<u8>) -> Step {
         if self.is_done() {

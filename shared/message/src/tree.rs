@@ -310,15 +310,17 @@ impl<'a> Scanner<'a, '_> {
     /// Ends the open parts that are inside `part` (all, if there is none).
     fn close_above(&mut self, part: Option<usize>, end: usize, lines: u64) {
         let last = self.found.parts.len() - 1;
+        let mut end = self.base + end as u64;
         while let Some(top) = self.open.last().copied() {
             if Some(top) == part {
                 return;
             }
             self.open.pop();
-            let end = self.base + end as u64;
             let before = self.lines_before.get(top).copied().unwrap_or_default();
             if let Some(part) = self.found.parts.get_mut(top) {
-                part.end = end.max(part.body);
+                // A header cut short by the boundary lies behind the line end that belongs to the boundary.
+                end = end.max(part.body);
+                part.end = end;
                 part.lines = u32::try_from(lines.saturating_sub(before)).unwrap_or(u32::MAX);
                 part.below = u32::try_from(last - top).unwrap_or(u32::MAX);
             }

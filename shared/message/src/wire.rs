@@ -67,3 +67,28 @@ pub(crate) fn nstring_unfolded(out: &mut Vec<u8>, value: Option<&[u8]>) {
         None => out.extend_from_slice(b"NIL"),
     }
 }
+
+/// Appends text that is read by people, or NIL: in one line, runs of white space as one space and none at the ends, so that
+/// the sender's folds do not show.
+pub(crate) fn nstring_readable(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    let Some(value) = value.map(<[u8]>::trim_ascii) else {
+        out.extend_from_slice(b"NIL");
+        return;
+    };
+    let plain = memchr::memchr3(b'\t', b'\r', b'\n', value).is_none()
+        && memchr::memmem::find(value, b"  ").is_none();
+    if plain {
+        string(out, value);
+        return;
+    }
+    let mut line = Vec::with_capacity(value.len());
+    for byte in value {
+        match byte {
+            b'\r' | b'\n' => {}
+            b' ' | b'\t' if line.last() == Some(&b' ') => {}
+            b' ' | b'\t' => line.push(b' '),
+            other => line.push(*other),
+        }
+    }
+    string(out, &line);
+}
