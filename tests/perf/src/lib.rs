@@ -1,2 +1,0 @@
-//! perf.
-#![forbid(unsafe_code)]

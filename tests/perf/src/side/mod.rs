@@ -1,0 +1,131 @@
+//! The sides that are measured: what each of them is started as.
+
+pub mod peers;
+pub mod posthouse;
+
+use crate::Outcome;
+use crate::imap::Imap;
+use crate::smtp::Smtp;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// Which software.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// The suite.
+    Posthouse,
+    /// Debian's Postfix, handing over to Debian's Dovecot by LMTP.
+    PostfixDovecot,
+}
+
+impl Kind {
+    /// For file names and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Posthouse => "posthouse",
+            Self::PostfixDovecot => "postfix-dovecot",
+        }
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Posthouse => "Posthouse",
+            Self::PostfixDovecot => "Postfix + Dovecot",
+        }
+    }
+}
+
+/// How many mailboxes the load goes to.
+pub const USERS: usize = 10;
+/// The domain of the load.
+pub const DOMAIN: &str = "bench.test";
+/// Everybody's password.
+pub const PASSWORD: &str = "horse-and-rider-7";
+
+/// A running side; dropping it ends its processes.
+pub struct Side {
+    /// Where it takes mail.
+    pub smtp: SocketAddr,
+    /// IMAP in clear text.
+    pub imap: SocketAddr,
+    /// IMAP under TLS.
+    pub imaps: SocketAddr,
+    /// Where its data are.
+    pub data: PathBuf,
+    children: Vec<Child>,
+}
+
+impl Side {
+    /// The roots of its process trees.
+    pub fn roots(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+
+    /// Opens an IMAP session of user `number`.
+    pub async fn session(&self, number: usize) -> Outcome<Imap> {
+        Imap::login(self.imap, &user(number), PASSWORD).await
+    }
+
+    /// Waits until it takes mail and shows it.
+    async fn ready(&mut self) -> Outcome<()> {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let attempt = async {
+                Smtp::connect(self.smtp).await?.quit().await?;
+                self.session(0).await?.command("LOGOUT").await
+            };
+            let error = match attempt.await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            for child in &mut self.children {
+                if let Some(status) = child.try_wait()? {
+                    return Err(format!("ended while starting: {status}; {error}").into());
+                }
+            }
+            if Instant::now() > end {
+                return Err(format!("not ready after a minute: {error}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            end(child);
+        }
+    }
+}
+
+/// Asks a process to end, and insists after ten seconds.
+fn end(child: &mut Child) {
+    if let Ok(pid) = i32::try_from(child.id())
+        && let Some(pid) = rustix::process::Pid::from_raw(pid)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// The address of user `number`.
+pub fn user(number: usize) -> String {
+    format!("u{number}@{DOMAIN}")
+}
+
+/// A loopback address that nobody uses now.
+fn free_address() -> Outcome<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}

@@ -1,0 +1,229 @@
+//! Debian's Postfix and Dovecot as private instances: their own configuration, queue, mail and ports.
+//!
+//! Postfix acknowledges when the queue file is synced, which is its only way; Dovecot syncs a message before it answers
+//! the LMTP client, which is its default. Mail is kept as Maildir, Debian's usual choice. Limits that a load from one
+//! address would run into are raised; login processes serve many connections ("high-performance mode"), which suits Dovecot.
+
+use super::{DOMAIN, PASSWORD, Side, USERS, free_address, user};
+use crate::Outcome;
+use std::fmt::Write;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const POSTFIX: &str = "/usr/sbin/postfix";
+const DOVECOT: &str = "/usr/sbin/dovecot";
+
+/// Why they cannot be measured here, if so.
+pub fn why_not() -> Option<String> {
+    for (file, package) in [
+        (POSTFIX, "postfix"),
+        (DOVECOT, "dovecot-core"),
+        ("/usr/lib/dovecot/imap", "dovecot-imapd"),
+        ("/usr/lib/dovecot/lmtp", "dovecot-lmtpd"),
+    ] {
+        if !Path::new(file).exists() {
+            return Some(format!("{package} is not installed (tests/setup --bench)"));
+        }
+    }
+    (!rustix::process::geteuid().is_root()).then(|| "they start as root only".to_owned())
+}
+
+/// Starts both.
+pub async fn start(dir: &Path) -> Outcome<Side> {
+    if let Some(why) = why_not() {
+        return Err(why.into());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    let (smtp, imap, imaps) = (free_address()?, free_address()?, free_address()?);
+    let dovecot_conf = dovecot(dir, imap, imaps)?;
+    let postfix_conf = postfix(dir, smtp)?;
+    let log = |name: &str| -> Outcome<Stdio> { Ok(fs::File::create(dir.join(name))?.into()) };
+    let mut children = Vec::new();
+    children.push(
+        Command::new(DOVECOT)
+            .arg("-F")
+            .arg("-c")
+            .arg(dovecot_conf)
+            .stdin(Stdio::null())
+            .stdout(log("dovecot.out")?)
+            .stderr(log("dovecot.err")?)
+            .spawn()?,
+    );
+    let mut side = Side {
+        smtp,
+        imap,
+        imaps,
+        data: dir.to_owned(),
+        children,
+    };
+    side.children.push(
+        Command::new(POSTFIX)
+            .arg("-c")
+            .arg(postfix_conf)
+            .arg("start-fg")
+            .stdin(Stdio::null())
+            .stdout(log("postfix.out")?)
+            .stderr(log("postfix.err")?)
+            .spawn()?,
+    );
+    side.ready().await?;
+    Ok(side)
+}
+
+/// The numeric ids of a system account, from /etc/passwd: only local accounts are of interest here.
+fn account(name: &str) -> Outcome<(u32, u32)> {
+    let text = fs::read_to_string("/etc/passwd")?;
+    text.lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next()? == name).then_some(())?;
+            Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
+        })
+        .ok_or_else(|| format!("no account {name} in /etc/passwd").into())
+}
+
+fn dovecot(dir: &Path, imap: SocketAddr, imaps: SocketAddr) -> Outcome<std::path::PathBuf> {
+    let (uid, gid) = account("mail")?;
+    let mail = dir.join("mail");
+    fs::create_dir_all(&mail)?;
+    chown(&mail, Some(uid), Some(gid))?;
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    fs::write(&cert, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    let dir = dir.display();
+    let text = format!(
+        r#"protocols = imap lmtp
+base_dir = {dir}/run
+state_dir = {dir}/state
+instance_name = perf
+log_path = {dir}/dovecot.log
+listen = 127.0.0.1
+mail_location = maildir:{dir}/mail/%n
+first_valid_uid = 1
+disable_plaintext_auth = no
+ssl = yes
+ssl_cert = <{cert}
+ssl_key = <{key}
+mail_max_userip_connections = 10000
+default_client_limit = 10000
+default_process_limit = 4000
+passdb {{
+  driver = static
+  args = password={PASSWORD}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={dir}/mail/%n allow_all_users=yes
+}}
+service imap-login {{
+  service_count = 0
+  process_min_avail = 2
+  process_limit = 4
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+    ssl = yes
+  }}
+}}
+service imap {{
+  process_limit = 4000
+}}
+service lmtp {{
+  unix_listener {dir}/lmtp {{
+    mode = 0666
+  }}
+}}
+namespace inbox {{
+  inbox = yes
+}}
+"#,
+        cert = cert.display(),
+        key = key.display(),
+        imap = imap.port(),
+        imaps = imaps.port(),
+    );
+    let file = std::path::PathBuf::from(format!("{dir}/dovecot.conf"));
+    fs::write(&file, text)?;
+    Ok(file)
+}
+
+fn postfix(dir: &Path, smtp: SocketAddr) -> Outcome<std::path::PathBuf> {
+    let (uid, _) = account("postfix")?;
+    let conf = dir.join("postfix");
+    fs::create_dir_all(&conf)?;
+    fs::create_dir_all(dir.join("queue"))?;
+    fs::create_dir_all(dir.join("postfix-data"))?;
+    chown(dir.join("postfix-data"), Some(uid), None)?;
+    let mut mailboxes = String::new();
+    for number in 0..USERS {
+        let _ = writeln!(mailboxes, "{} x", user(number));
+    }
+    fs::write(conf.join("mailboxes"), mailboxes)?;
+    let dir = dir.display();
+    fs::write(
+        conf.join("main.cf"),
+        format!(
+            "compatibility_level = 3.6
+queue_directory = {dir}/queue
+data_directory = {dir}/postfix-data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+meta_directory = /etc/postfix
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file = {dir}/postfix.log
+maillog_file_prefixes = {dir}
+myhostname = perf.example.org
+mydestination =
+mynetworks = 127.0.0.0/8
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+smtp_dns_support_level = disabled
+alias_maps =
+alias_database =
+virtual_mailbox_domains = {DOMAIN}
+virtual_mailbox_maps = texthash:{dir}/postfix/mailboxes
+virtual_transport = lmtp:unix:{dir}/lmtp
+smtpd_tls_security_level = none
+smtputf8_enable = yes
+biff = no
+"
+        ),
+    )?;
+    let mut master = format!("127.0.0.1:{} inet n - n - - smtpd\n", smtp.port());
+    for line in [
+        "pickup unix n - n 60 1 pickup",
+        "cleanup unix n - n - 0 cleanup",
+        "qmgr unix n - n 300 1 qmgr",
+        "tlsmgr unix - - n 1000? 1 tlsmgr",
+        "rewrite unix - - n - - trivial-rewrite",
+        "bounce unix - - n - 0 bounce",
+        "defer unix - - n - 0 bounce",
+        "trace unix - - n - 0 bounce",
+        "verify unix - - n - 1 verify",
+        "flush unix n - n 1000? 0 flush",
+        "proxymap unix - - n - - proxymap",
+        "smtp unix - - n - - smtp",
+        "relay unix - - n - - smtp",
+        "showq unix n - n - - showq",
+        "error unix - - n - - error",
+        "retry unix - - n - - error",
+        "discard unix - - n - - discard",
+        "lmtp unix - - n - - lmtp",
+        "anvil unix - - n - 1 anvil",
+        "scache unix - - n - 1 scache",
+        "postlog unix-dgram n - n - 1 postlogd",
+    ] {
+        master.push_str(line);
+        master.push('\n');
+    }
+    fs::write(conf.join("master.cf"), master)?;
+    Ok(conf)
+}
