@@ -37,6 +37,14 @@ pub struct SpoolSlot {
     pub slot: u64,
 }
 
+/// Gives a slot back that will not be committed: the client went away, or its message was refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CloseSpool {
+    /// From [`SpoolSlot`].
+    pub slot: u64,
+}
+operation!(CloseSpool = 4, idempotent -> ());
+
 /// Accepts a message. After the reply it survives power loss (RFC 5321 4.2.5). Committing the same id again is answered
 /// alike and does nothing. Faults: Busy (no room: 452), Denied (a remote recipient without the right: 550), Temporary (451).
 #[derive(Clone, Debug, Serialize, Deserialize)]
