@@ -61,10 +61,10 @@ pub fn message(series: &str, number: usize) -> Vec<u8> {
         number % 250,
         dice.word(),
         number % 97,
-        if number % 3 == 0 { "Re: " } else { "" },
+        if number.is_multiple_of(3) { "Re: " } else { "" },
         subject.join(" "),
     );
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let parent = number / 3;
         let _ = write!(
             text,
@@ -72,7 +72,7 @@ pub fn message(series: &str, number: usize) -> Vec<u8> {
         );
     }
     text.push_str("MIME-Version: 1.0\r\nUser-Agent: perf/1\r\nList-Id: <list.example.org>\r\n");
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         text.push_str("Content-Type: multipart/alternative; boundary=\"b0undary\"\r\n\r\n--b0undary\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n");
         paragraph(&mut text, &mut dice, number, 700);
         text.push_str(

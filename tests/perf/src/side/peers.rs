@@ -41,23 +41,20 @@ pub async fn start(dir: &Path) -> Outcome<Side> {
     let dovecot_conf = dovecot(dir, imap, imaps)?;
     let postfix_conf = postfix(dir, smtp)?;
     let log = |name: &str| -> Outcome<Stdio> { Ok(fs::File::create(dir.join(name))?.into()) };
-    let mut children = Vec::new();
-    children.push(
-        Command::new(DOVECOT)
-            .arg("-F")
-            .arg("-c")
-            .arg(dovecot_conf)
-            .stdin(Stdio::null())
-            .stdout(log("dovecot.out")?)
-            .stderr(log("dovecot.err")?)
-            .spawn()?,
-    );
+    let dovecot = Command::new(DOVECOT)
+        .arg("-F")
+        .arg("-c")
+        .arg(dovecot_conf)
+        .stdin(Stdio::null())
+        .stdout(log("dovecot.out")?)
+        .stderr(log("dovecot.err")?)
+        .spawn()?;
     let mut side = Side {
         smtp,
         imap,
         imaps,
         data: dir.to_owned(),
-        children,
+        children: vec![dovecot],
     };
     side.children.push(
         Command::new(POSTFIX)
