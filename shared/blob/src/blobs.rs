@@ -84,7 +84,7 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Config`]; [`BlobError::Storage`] if the secret's file cannot be read.
     pub fn open(config: &Config, state: &Path) -> Result<Self, BlobError> {
-        opendal::init_default_registry();
+        opendal::install_default();
         let wrong = |error: opendal::Error| BlobError::Config(error.to_string());
         let (operator, root) = match config.kind {
             Kind::Fs => {
