@@ -58,6 +58,16 @@ pub(crate) fn parse_list(value: &[u8], list: &mut Vec<EnvelopeAddress>, limit: u
     }
 }
 
+/// The domain of the first address in the value of a field such as From, if it has one.
+pub fn first_domain(value: &[u8]) -> Option<String> {
+    let mut list = Vec::new();
+    parse_list(value, &mut list, 8);
+    let address = list.iter().find(|address| !address.is_group_mark())?;
+    let domain = std::str::from_utf8(address.domain.as_deref()?).ok()?;
+    let placeholder = matches!(domain, "MISSING_DOMAIN" | "SYNTAX_ERROR");
+    (!placeholder).then(|| domain.to_ascii_lowercase())
+}
+
 struct ListParser<'a, 'l> {
     tokens: Tokens<'a>,
     list: &'l mut Vec<EnvelopeAddress>,

@@ -31,6 +31,7 @@ pub mod transfer;
 mod tree;
 mod wire;
 
+pub use address::first_domain;
 pub use charset::header_text;
 pub use header::{Field, Fields, HeaderIndex, is_named, select_fields};
 pub use parsed::{Parsed, Sent, parse, parse_within};

@@ -1,0 +1,519 @@
+//! One connection to another host: octets, replies, TLS, and the commands that come before a message.
+
+use crate::config::{Config, Protocol, TlsMode};
+use crate::tls::TlsClient;
+use crate::verdict::{status, with_host};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use smtp::client::{self, Capabilities, Reply, ReplyError, ReplyParser};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
+use types::{Enhanced, Status};
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("timed out while {0}")]
+    Timeout(&'static str),
+    #[error("the connection was closed while {0}")]
+    Closed(&'static str),
+    #[error("{1} while {0}")]
+    Io(&'static str, std::io::Error),
+    #[error("{1} while {0}")]
+    Garbage(&'static str, ReplyError),
+    /// RFC 5321 3.8: the server says goodbye.
+    #[error("{0}")]
+    Goodbye(Status),
+}
+
+impl Lost {
+    /// As a status of the recipients that wait for it.
+    pub(crate) fn status(&self, host: &str) -> Status {
+        match self {
+            Self::Goodbye(status) => status.clone(),
+            other => with_host(
+                host,
+                421,
+                Enhanced(4, 4, 2),
+                format!("{other}, talking to {host}"),
+            ),
+        }
+    }
+}
+
+/// How to speak with a host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Policy {
+    pub(crate) tls: TlsMode,
+    pub(crate) verify: bool,
+    pub(crate) protocol: Protocol,
+    pub(crate) login: Option<Login>,
+    /// RFC 5321 5.1: a host that greets with our own name is ourselves. Not asked of configured routes.
+    pub(crate) watch_loops: bool,
+}
+
+/// What to log in with.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Login {
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({})", self.username)
+    }
+}
+
+/// Where a host is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Endpoint {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+}
+
+impl Endpoint {
+    /// `mx.example.org[192.0.2.1]:25`
+    pub(crate) fn label(&self) -> String {
+        let Endpoint { name, address } = self;
+        if address.port() == 25 {
+            format!("{name}[{}]", address.ip())
+        } else {
+            format!("{name}[{}]:{}", address.ip(), address.port())
+        }
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection that is ready for a message.
+pub(crate) struct Connection {
+    stream: Option<Stream>,
+    parser: ReplyParser,
+    input: Vec<u8>,
+    taken: usize,
+    /// Commands not yet sent.
+    pub(crate) out: Vec<u8>,
+    pub(crate) offered: Capabilities,
+    pub(crate) label: String,
+    /// `TLSv1.3`; `None` in the clear.
+    pub(crate) tls: Option<String>,
+    pub(crate) messages: u32,
+    pub(crate) opened: Instant,
+    command_timeout: Duration,
+}
+
+/// Why there is no connection that could take a message. The next host may do better.
+#[derive(Debug)]
+pub(crate) struct OpenError {
+    pub(crate) status: Status,
+    /// TLS was tried and failed: without it the host may answer.
+    tls_failed: bool,
+}
+
+impl OpenError {
+    fn of(status: Status) -> Self {
+        Self {
+            status,
+            tls_failed: false,
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    stage: &'static str,
+    work: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, Lost> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Lost::Io(stage, error)),
+        Err(_) => Err(Lost::Timeout(stage)),
+    }
+}
+
+/// Opens a connection up to where MAIL may be said. With opportunistic TLS, a handshake that fails is followed by a second
+/// connection in the clear (RFC 7435).
+pub(crate) async fn open(
+    endpoint: &Endpoint,
+    policy: &Policy,
+    own: &str,
+    config: &Config,
+    tls: &TlsClient,
+) -> Result<Connection, OpenError> {
+    match open_once(endpoint, policy, own, config, tls).await {
+        Err(error) if error.tls_failed && policy.tls == TlsMode::Opportunistic => {
+            tracing::warn!(host = endpoint.label(), reason = %error.status.text, "TLS failed, going on in the clear");
+            let plain = Policy {
+                tls: TlsMode::None,
+                ..policy.clone()
+            };
+            open_once(endpoint, &plain, own, config, tls).await
+        }
+        result => result,
+    }
+}
+
+async fn open_once(
+    endpoint: &Endpoint,
+    policy: &Policy,
+    own: &str,
+    config: &Config,
+    tls: &TlsClient,
+) -> Result<Connection, OpenError> {
+    let label = endpoint.label();
+    let lost = |lost: Lost| OpenError::of(lost.status(&label));
+    let connect_timeout = Config::seconds(config.connect_timeout);
+    let tcp = within(
+        connect_timeout,
+        "connecting",
+        connect(endpoint.address, config),
+    )
+    .await
+    .map_err(|error| {
+        let text = format!("cannot connect to {label}: {error}");
+        OpenError::of(with_host(&label, 421, Enhanced(4, 4, 1), text))
+    })?;
+    let mut connection = Connection {
+        stream: Some(Stream::Plain(tcp)),
+        parser: ReplyParser::default(),
+        input: Vec::with_capacity(4096),
+        taken: 0,
+        out: Vec::with_capacity(1024),
+        offered: Capabilities::default(),
+        label: label.clone(),
+        tls: None,
+        messages: 0,
+        opened: Instant::now(),
+        command_timeout: Config::seconds(config.command_timeout),
+    };
+    if policy.tls == TlsMode::Implicit {
+        connection
+            .start_tls(endpoint, policy, tls, connect_timeout)
+            .await?;
+    }
+    let greeting = connection
+        .reply(
+            "waiting for the greeting",
+            Config::seconds(config.greeting_timeout),
+        )
+        .await
+        .map_err(lost)?;
+    if !greeting.is_positive() {
+        return Err(OpenError::of(greeting.status(Some(&label))));
+    }
+    connection.hello(own, policy).await?;
+    let wants_tls = matches!(policy.tls, TlsMode::Opportunistic | TlsMode::Required);
+    if wants_tls && connection.offered.starttls {
+        let reply = connection
+            .command("saying STARTTLS", client::starttls)
+            .await
+            .map_err(lost)?;
+        if reply.is_positive() {
+            connection
+                .start_tls(endpoint, policy, tls, connect_timeout)
+                .await?;
+            // RFC 3207 4.2: what was learned before counts no more.
+            connection.hello(own, policy).await?;
+        } else if policy.tls == TlsMode::Required {
+            return Err(OpenError::of(reply.status(Some(&label))));
+        }
+    }
+    if policy.tls == TlsMode::Required && connection.tls.is_none() {
+        let text = format!("{label} offers no TLS, which is required");
+        return Err(OpenError::of(with_host(
+            &label,
+            451,
+            Enhanced(4, 7, 4),
+            text,
+        )));
+    }
+    if policy.watch_loops && connection.offered.host.eq_ignore_ascii_case(own) {
+        let text = format!("mail loops back to this host: {label} calls itself {own} too");
+        return Err(OpenError::of(with_host(
+            &label,
+            554,
+            Enhanced(5, 4, 6),
+            text,
+        )));
+    }
+    if let Some(login) = &policy.login {
+        connection.login(login).await?;
+    }
+    Ok(connection)
+}
+
+async fn connect(address: SocketAddr, config: &Config) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(source) = config.source(address.ip()) {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Connection {
+    async fn start_tls(
+        &mut self,
+        endpoint: &Endpoint,
+        policy: &Policy,
+        tls: &TlsClient,
+        limit: Duration,
+    ) -> Result<(), OpenError> {
+        let failed = |label: &str, text: String| OpenError {
+            status: with_host(
+                label,
+                454,
+                Enhanced(4, 7, 5),
+                format!("TLS with {label}: {text}"),
+            ),
+            tls_failed: true,
+        };
+        let Some(Stream::Plain(tcp)) = self.stream.take() else {
+            return Err(failed(&self.label, "it is started already".to_owned()));
+        };
+        // RFC 3207 4.2: whatever was sent in the clear behind the reply is no part of the TLS session.
+        if self.taken < self.input.len() || !self.parser.is_idle() {
+            return Err(failed(
+                &self.label,
+                "the host sent more behind its answer to STARTTLS".to_owned(),
+            ));
+        }
+        let stream = within(
+            limit,
+            "shaking hands",
+            tls.connect(tcp, &endpoint.name, policy.verify),
+        )
+        .await
+        .map_err(|error| failed(&self.label, error.to_string()))?;
+        self.tls = stream
+            .get_ref()
+            .1
+            .protocol_version()
+            .map(|version| format!("{version:?}").replace('_', "."));
+        self.stream = Some(Stream::Tls(Box::new(stream)));
+        Ok(())
+    }
+
+    /// EHLO, or HELO for those who do not know it (RFC 5321 3.2); LHLO for LMTP.
+    async fn hello(&mut self, own: &str, policy: &Policy) -> Result<(), OpenError> {
+        let label = self.label.clone();
+        let lost = |lost: Lost| OpenError::of(lost.status(&label));
+        let lmtp = policy.protocol == Protocol::Lmtp;
+        let reply = self
+            .command("saying EHLO", |out| {
+                if lmtp {
+                    client::lhlo(out, own)
+                } else {
+                    client::ehlo(out, own)
+                }
+            })
+            .await
+            .map_err(lost)?;
+        if reply.is_positive() {
+            self.offered = Capabilities::from_reply(&reply);
+            return Ok(());
+        }
+        if lmtp || !reply.is_permanent() {
+            return Err(OpenError::of(reply.status(Some(&label))));
+        }
+        let reply = self
+            .command("saying HELO", |out| client::helo(out, own))
+            .await
+            .map_err(lost)?;
+        if !reply.is_positive() {
+            return Err(OpenError::of(reply.status(Some(&label))));
+        }
+        self.offered = Capabilities {
+            host: reply
+                .lines
+                .first()
+                .and_then(|line| line.split(' ').next())
+                .unwrap_or_default()
+                .to_owned(),
+            ..Capabilities::default()
+        };
+        Ok(())
+    }
+
+    /// AUTH PLAIN or LOGIN (RFC 4954, RFC 4616). A refusal is temporary for the mail: the configuration is at fault.
+    async fn login(&mut self, login: &Login) -> Result<(), OpenError> {
+        let label = self.label.clone();
+        let lost = |lost: Lost| OpenError::of(lost.status(&label));
+        let offers = |mechanism: &str| self.offered.auth.iter().any(|offered| offered == mechanism);
+        let reply = if offers("PLAIN") {
+            let secret = format!("\0{}\0{}", login.username, login.password);
+            self.command("logging in", |out| {
+                client::auth(out, "PLAIN", Some(secret.as_bytes()))
+            })
+            .await
+            .map_err(lost)?
+        } else if offers("LOGIN") {
+            let mut reply = self
+                .command("logging in", |out| client::auth(out, "LOGIN", None))
+                .await
+                .map_err(lost)?;
+            for answer in [&login.username, &login.password] {
+                if !reply.is_intermediate() {
+                    break;
+                }
+                let line = format!("{}\r\n", STANDARD.encode(answer));
+                reply = self
+                    .command("logging in", |out| out.extend_from_slice(line.as_bytes()))
+                    .await
+                    .map_err(lost)?;
+            }
+            reply
+        } else {
+            let text = format!("{label} offers neither AUTH PLAIN nor AUTH LOGIN");
+            return Err(OpenError::of(with_host(
+                &label,
+                451,
+                Enhanced(4, 7, 4),
+                text,
+            )));
+        };
+        if reply.is_positive() {
+            return Ok(());
+        }
+        let text = format!(
+            "{label} refuses the login of {}: {} {}",
+            login.username,
+            reply.code,
+            reply.text()
+        );
+        Err(OpenError::of(with_host(
+            &label,
+            454,
+            Enhanced(4, 7, 8),
+            text,
+        )))
+    }
+
+    /// Sends one command and waits for its reply.
+    pub(crate) async fn command(
+        &mut self,
+        stage: &'static str,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Reply, Lost> {
+        write(&mut self.out);
+        self.flush(stage, self.command_timeout).await?;
+        self.reply(stage, self.command_timeout).await
+    }
+
+    /// Sends what has been written to `out`.
+    pub(crate) async fn flush(&mut self, stage: &'static str, limit: Duration) -> Result<(), Lost> {
+        let out = std::mem::take(&mut self.out);
+        let sent = match &mut self.stream {
+            Some(Stream::Plain(stream)) => within(limit, stage, stream.write_all(&out)).await,
+            Some(Stream::Tls(stream)) => {
+                within(limit, stage, async {
+                    stream.write_all(&out).await?;
+                    stream.flush().await
+                })
+                .await
+            }
+            None => Err(Lost::Closed(stage)),
+        };
+        self.out = out;
+        self.out.clear();
+        sent
+    }
+
+    /// The reply to a command already sent, in its turn.
+    pub(crate) async fn next_reply(&mut self, stage: &'static str) -> Result<Reply, Lost> {
+        self.reply(stage, self.command_timeout).await
+    }
+
+    /// The next reply. 421 is an error: the host is about to close.
+    pub(crate) async fn reply(
+        &mut self,
+        stage: &'static str,
+        limit: Duration,
+    ) -> Result<Reply, Lost> {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let rest = self.input.get(self.taken..).unwrap_or_default();
+            if !rest.is_empty() {
+                let (taken, reply) = self
+                    .parser
+                    .feed(rest)
+                    .map_err(|error| Lost::Garbage(stage, error))?;
+                self.taken += taken;
+                if let Some(reply) = reply {
+                    tracing::debug!(
+                        host = self.label,
+                        code = reply.code,
+                        text = reply.text(),
+                        stage,
+                        "reply"
+                    );
+                    if reply.code == 421 {
+                        return Err(Lost::Goodbye(reply.status(Some(&self.label))));
+                    }
+                    return Ok(reply);
+                }
+            }
+            self.input.clear();
+            self.taken = 0;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let read = match &mut self.stream {
+                Some(Stream::Plain(stream)) => {
+                    within(left, stage, stream.read_buf(&mut self.input)).await?
+                }
+                Some(Stream::Tls(stream)) => {
+                    within(left, stage, stream.read_buf(&mut self.input)).await?
+                }
+                None => 0,
+            };
+            if read == 0 {
+                return Err(Lost::Closed(stage));
+            }
+        }
+    }
+
+    /// Whether the next message may go over it.
+    pub(crate) fn is_fresh(&self, config: &Config) -> bool {
+        let most = self
+            .offered
+            .limits
+            .mail_max
+            .unwrap_or(u32::MAX)
+            .min(config.messages_per_connection);
+        self.messages < most && self.opened.elapsed() < Duration::from_secs(config.connection_age)
+    }
+
+    /// `host[address] TLSv1.3`
+    pub(crate) fn description(&self) -> String {
+        match &self.tls {
+            Some(version) => format!("{} {version}", self.label),
+            None => self.label.clone(),
+        }
+    }
+
+    /// Says QUIT and closes, without waiting long (RFC 5321 4.1.1.10).
+    pub(crate) async fn quit(mut self) {
+        let limit = Duration::from_secs(2);
+        client::quit(&mut self.out);
+        if self.flush("saying QUIT", limit).await.is_ok() {
+            let _ = self.reply("saying QUIT", limit).await;
+        }
+    }
+}
+
+/// For what no host said: nothing could be tried at all.
+pub(crate) fn nothing_tried() -> Status {
+    status(451, Enhanced(4, 4, 1), "no host could be tried")
+}

@@ -1,0 +1,235 @@
+//! DKIM signatures (RFC 6376, RFC 8463) for mail of local senders. The private keys are keyd's: this end makes the hash of
+//! the body and the octets to be signed, and asks keyd for the signature.
+
+use crate::content::BodySource;
+use ipc::api::keyd::{DkimAlgorithm, DkimKey};
+use mail_auth::Error;
+use mail_auth::common::crypto::{Algorithm, CryptoError, Sha256, SigningKey};
+use mail_auth::common::headers::{HeaderWriter as _, Writable};
+use mail_auth::dkim::{DkimSigner, DkimSigningStream};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What keyd does for us. Both calls block.
+pub(crate) trait KeyService: Send + Sync {
+    fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String>;
+    fn sign(&self, domain: &str, selector: &str, data: Vec<u8>) -> Result<Vec<u8>, String>;
+}
+
+/// Fields that are signed where they are there. From is signed once more than it occurs: a second one added on the way
+/// breaks the signature (RFC 6376 8.15).
+const SIGNED: &[&str] = &[
+    "Sender",
+    "Reply-To",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "To",
+    "Cc",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+    "Content-ID",
+    "Content-Description",
+    "In-Reply-To",
+    "References",
+    "List-Id",
+    "List-Unsubscribe",
+    "List-Unsubscribe-Post",
+    "List-Post",
+    "List-Help",
+    "List-Archive",
+    "Resent-From",
+    "Resent-To",
+    "Resent-Date",
+    "Resent-Message-ID",
+];
+
+/// Octets of a header that are looked at.
+const HEADER_MAX: u64 = 256 * 1024;
+
+/// Signs with the keys of a domain, whose list is remembered for a while.
+pub(crate) struct Signer {
+    service: Arc<dyn KeyService>,
+    remember: Duration,
+    known: Mutex<HashMap<String, (Instant, Vec<DkimKey>)>>,
+}
+
+impl Signer {
+    pub(crate) fn new(service: Arc<dyn KeyService>, remember: Duration) -> Self {
+        Self {
+            service,
+            remember,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The DKIM-Signature fields for this message, each with its line end; empty if no domain of it has keys here. Blocks.
+    ///
+    /// # Errors
+    /// Why it could not be signed although there are keys, or why that is not known: a later attempt may do better.
+    pub(crate) fn sign(
+        &self,
+        sender_domain: Option<&str>,
+        prefix: &[u8],
+        body: &BodySource,
+    ) -> Result<Vec<u8>, String> {
+        let header = read_header(prefix, body)?;
+        let from = message::Fields::new(&header)
+            .find(|field| field.name.eq_ignore_ascii_case(b"from"))
+            .and_then(|field| message::first_domain(field.value));
+        let domains = [from.as_deref(), sender_domain];
+        for domain in domains.into_iter().flatten() {
+            let domain = domain.to_ascii_lowercase();
+            let keys = self.keys(&domain)?;
+            if !keys.is_empty() {
+                return self.sign_with(&keys, &header, prefix, body);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, keys)) = known().get(domain)
+            && when.elapsed() < self.remember
+        {
+            return Ok(keys.clone());
+        }
+        let keys = self.service.keys(domain)?;
+        let mut list = known();
+        if list.len() >= 10_000 {
+            list.clear();
+        }
+        list.insert(domain.to_owned(), (Instant::now(), keys.clone()));
+        Ok(keys)
+    }
+
+    fn sign_with(
+        &self,
+        keys: &[DkimKey],
+        header: &[u8],
+        prefix: &[u8],
+        body: &BodySource,
+    ) -> Result<Vec<u8>, String> {
+        let mut fields: Vec<&str> = vec!["From", "From"];
+        for name in SIGNED {
+            let there = message::Fields::new(header)
+                .any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+            if there {
+                fields.push(name);
+            }
+        }
+        let signers: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                DkimSigner::from_key(RemoteKey {
+                    key: key.clone(),
+                    service: self.service.clone(),
+                })
+                .domain(&key.domain)
+                .selector(&key.selector)
+                .headers(fields.iter().copied())
+            })
+            .collect();
+        let mut streams: Vec<DkimSigningStream<'_, RemoteKey>> =
+            signers.iter().map(DkimSigner::sign_streaming).collect();
+        let mut lines = CrlfLines::default();
+        let mut clean = Vec::new();
+        let mut feed = |chunk: &[u8]| {
+            clean.clear();
+            lines.push(chunk, &mut clean);
+            for stream in &mut streams {
+                stream.write(&clean);
+            }
+        };
+        feed(prefix);
+        let mut offset = 0;
+        while offset < body.len() {
+            let chunk = body
+                .read_blocking(offset)
+                .map_err(|error| format!("the message cannot be read: {error}"))?;
+            if chunk.is_empty() {
+                break;
+            }
+            offset += chunk.len() as u64;
+            feed(&chunk);
+        }
+        let mut out = Vec::new();
+        for stream in streams {
+            let signature = stream.finish().map_err(|error| match error {
+                Error::Crypto(CryptoError::Library(text)) => text,
+                other => other.to_string(),
+            })?;
+            signature.write_header(&mut out);
+        }
+        Ok(out)
+    }
+}
+
+fn read_header(prefix: &[u8], body: &BodySource) -> Result<Vec<u8>, String> {
+    let mut header = prefix.to_vec();
+    let mut offset = 0;
+    while offset < body.len().min(HEADER_MAX) {
+        let chunk = body
+            .read_blocking(offset)
+            .map_err(|error| format!("the message cannot be read: {error}"))?;
+        if chunk.is_empty() {
+            break;
+        }
+        offset += chunk.len() as u64;
+        header.extend_from_slice(&chunk);
+        let mut fields = message::Fields::new(&header);
+        fields.by_ref().for_each(drop);
+        if !fields.rest().is_empty() {
+            break;
+        }
+    }
+    Ok(header)
+}
+
+/// A key that is in keyd.
+struct RemoteKey {
+    key: DkimKey,
+    service: Arc<dyn KeyService>,
+}
+
+impl SigningKey for RemoteKey {
+    type Hasher = Sha256;
+
+    fn sign(&self, input: impl Writable) -> mail_auth::Result<Vec<u8>> {
+        let mut data = Vec::with_capacity(2048);
+        input.write(&mut data);
+        self.service
+            .sign(&self.key.domain, &self.key.selector, data)
+            .map_err(|text| Error::Crypto(CryptoError::Library(text)))
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        match self.key.algorithm {
+            DkimAlgorithm::Rsa2048 => Algorithm::RsaSha256,
+            DkimAlgorithm::Ed25519 => Algorithm::Ed25519Sha256,
+        }
+    }
+}
+
+/// Makes every line end CRLF, as sending does: what is signed must be what is sent.
+#[derive(Default)]
+struct CrlfLines {
+    held_cr: bool,
+}
+
+impl CrlfLines {
+    fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        for byte in input {
+            let after_cr = std::mem::replace(&mut self.held_cr, *byte == b'\r');
+            match byte {
+                b'\r' => out.extend_from_slice(b"\r\n"),
+                b'\n' if after_cr => {}
+                b'\n' => out.extend_from_slice(b"\r\n"),
+                other => out.push(*other),
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! TLS towards other hosts (RFC 3207, RFC 7435, RFC 8314).
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Both ways to connect: with the certificate verified, and without.
+#[derive(Clone)]
+pub(crate) struct TlsClient {
+    verified: Arc<ClientConfig>,
+    unverified: Arc<ClientConfig>,
+}
+
+impl TlsClient {
+    /// `ca_file`: further authorities in PEM, next to the system's.
+    ///
+    /// # Errors
+    /// If that file cannot be read, or holds no certificate.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
+        if let Some(path) = ca_file {
+            let wrong = |error: String| format!("tls_ca_file {}: {error}", path.display());
+            let certificates = CertificateDer::pem_file_iter(path)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| wrong(error.to_string()))?;
+            if certificates.is_empty() {
+                return Err(wrong("it holds no certificate".to_owned()));
+            }
+            for certificate in certificates {
+                roots
+                    .add(certificate)
+                    .map_err(|error| wrong(error.to_string()))?;
+            }
+        }
+        let builder = || {
+            ClientConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| error.to_string())
+        };
+        let verified = builder()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let unverified = builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider.clone())))
+            .with_no_client_auth();
+        Ok(Self {
+            verified: Arc::new(verified),
+            unverified: Arc::new(unverified),
+        })
+    }
+
+    /// Shakes hands. `name` is the host's name or address.
+    pub(crate) async fn connect(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        verify: bool,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = match name.parse::<IpAddr>() {
+            Ok(address) => ServerName::IpAddress(address.into()),
+            Err(_) => ServerName::try_from(name.to_owned()).map_err(|_| {
+                std::io::Error::other(format!("{name} is no name that TLS could check"))
+            })?,
+        };
+        let config = if verify {
+            &self.verified
+        } else {
+            &self.unverified
+        };
+        TlsConnector::from(config.clone())
+            .connect(name, stream)
+            .await
+    }
+}
+
+/// Takes any certificate: opportunistic TLS keeps listeners out, not impostors (RFC 7435). The handshake itself is still
+/// checked, so the peer has the key of the certificate that it shows.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
