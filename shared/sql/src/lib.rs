@@ -1,2 +1,37 @@
-//! sql.
+//! One way to three databases: SQLite, PostgreSQL and MySQL or MariaDB, over sqlx.
+//!
+//! A statement is written once, with `?` for its parameters and with a few words in braces where the dialects differ
+//! ([`dialect`]). It is rewritten once, kept, and prepared once a connection.
+//!
+//! What to know:
+//! - **Integers** are 64 bits wide everywhere: declare columns as `{bigint}`, and cast sums: `CAST(SUM(x) AS {int})`.
+//! - **Writers** of SQLite use WAL and synchronous=FULL: a commit survives power loss. Several connections may read; only one
+//!   process should write. The `-wal` and `-shm` files stay when the writer ends, so that processes which may not write
+//!   the directory can always read.
+//! - **Errors** say whose fault it is and whether trying again helps ([`Kind`]).
+//! - A transaction whose commit fails with [`Kind::Unavailable`] may have been committed: make it idempotent.
+//!
+//! SECURITY: parameters are always bound, never put into the text. Errors and `Debug` show no values and no URL.
 #![forbid(unsafe_code)]
+
+mod batch;
+mod db;
+pub mod dialect;
+mod error;
+mod migrate;
+mod row;
+mod run;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tx;
+mod value;
+
+pub use batch::{pad, placeholders, split_rows, tuples};
+pub use db::{Db, Options};
+pub use dialect::Dialect;
+pub use error::{Error, Kind};
+pub use migrate::{Migration, migrate, schema_version, verify};
+pub use row::Row;
+pub use run::Rows;
+pub use tx::Tx;
+pub use value::Value;

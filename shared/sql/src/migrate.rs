@@ -1,0 +1,134 @@
+//! Numbered steps of a component's schema.
+
+use crate::{Db, Dialect, Error, Kind, args};
+
+/// One step. Never changed once it was released: a change is a new step.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// 1, 2, 3 ...
+    pub version: u32,
+    /// What it does, for the log.
+    pub name: &'static str,
+    /// Statements in the words of [`crate::dialect`]. MySQL commits each by itself, and a crash may come between them: write
+    /// `CREATE TABLE IF NOT EXISTS`, `CREATE INDEX {if_not_exists}`; changes of data must bear to be repeated.
+    pub statements: &'static [&'static str],
+}
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_version (
+    component {key} NOT NULL PRIMARY KEY,
+    version {bigint} NOT NULL
+) {table}";
+
+/// The version of a component's schema; 0 if there is none.
+///
+/// # Errors
+/// See [`Kind`]; [`Kind::Statement`] on a database on which nothing was ever migrated.
+pub async fn schema_version(db: &Db, component: &str) -> Result<u32, Error> {
+    let row = db
+        .fetch_optional(
+            "SELECT version FROM schema_version WHERE component = ?",
+            args![component],
+        )
+        .await?;
+    row.map_or(Ok(0), |row| row.u32(0))
+}
+
+/// Brings a component's schema to the last version; gives that. Repeatable and resumable.
+///
+/// # Errors
+/// [`Kind::Schema`] if the schema is newer than this program; others of the database.
+pub async fn migrate(db: &Db, component: &str, migrations: &[Migration]) -> Result<u32, Error> {
+    let known = migrations.last().map_or(0, |last| last.version);
+    // CREATE ... IF NOT EXISTS of two processes at once fails in one of them on PostgreSQL; the table is there then.
+    if let Err(error) = db.execute_raw(TABLE).await
+        && schema_version(db, component).await.is_err()
+    {
+        return Err(error);
+    }
+    let found = schema_version(db, component).await?;
+    if found > known {
+        return Err(newer(component, found, known));
+    }
+    for migration in migrations.iter().filter(|m| m.version > found) {
+        apply(db, component, migration).await?;
+        tracing::info!(
+            component,
+            version = migration.version,
+            step = migration.name,
+            "schema migrated"
+        );
+    }
+    Ok(known)
+}
+
+async fn apply(db: &Db, component: &str, migration: &Migration) -> Result<(), Error> {
+    const MARK: &str = "INSERT INTO schema_version (component, version) VALUES (?, ?)
+        {on_conflict:component} version = {excluded:version}";
+    if db.dialect() == Dialect::MySql {
+        for statement in migration.statements {
+            match db.execute_raw(statement).await {
+                Err(error) if error.is_done_already() => {}
+                other => other?,
+            }
+        }
+        db.execute(MARK, args![component, migration.version])
+            .await?;
+        return Ok(());
+    }
+    let mut tx = db.begin().await?;
+    if db.dialect() == Dialect::Postgres {
+        // Two nodes that start at once: the second one waits, and finds the work done.
+        tx.execute("SELECT pg_advisory_xact_lock(5012317)", Vec::new())
+            .await?;
+    }
+    let now = tx
+        .fetch_optional(
+            "SELECT version FROM schema_version WHERE component = ?",
+            args![component],
+        )
+        .await?;
+    if now.map_or(Ok(0), |row| row.u32(0))? >= migration.version {
+        return tx.rollback().await;
+    }
+    for statement in migration.statements {
+        tx.execute_raw(statement).await?;
+    }
+    tx.execute(MARK, args![component, migration.version])
+        .await?;
+    tx.commit().await
+}
+
+/// For a process that only reads: whether the schema is the one it knows.
+///
+/// # Errors
+/// [`Kind::Schema`] if the schema is newer or older; [`Kind::Unavailable`] if it is not there yet.
+pub async fn verify(db: &Db, component: &str, migrations: &[Migration]) -> Result<u32, Error> {
+    let known = migrations.last().map_or(0, |last| last.version);
+    let found = match schema_version(db, component).await {
+        Err(error) if error.kind() == Kind::Statement => 0,
+        other => other?,
+    };
+    match found {
+        0 => Err(Error::new(
+            Kind::Unavailable,
+            format!("the schema of {component} is not there yet: its writer must start first"),
+        )),
+        found if found > known => Err(newer(component, found, known)),
+        found if found < known => Err(Error::new(
+            Kind::Schema,
+            format!(
+                "the schema of {component} is version {found}, this program needs {known}: start its writer of this version first"
+            ),
+        )),
+        found => Ok(found),
+    }
+}
+
+fn newer(component: &str, found: u32, known: u32) -> Error {
+    Error::new(
+        Kind::Schema,
+        format!(
+            "the schema of {component} is version {found}, this program knows {known}: it was written by a later version of Posthouse"
+        ),
+    )
+}

@@ -1,0 +1,129 @@
+//! Transactions.
+
+use crate::db::Pools;
+use crate::dialect::Texts;
+use crate::{Db, Dialect, Error};
+use sqlx::{MySql, Postgres, Sqlite, Transaction};
+use std::sync::Arc;
+
+/// A transaction. Dropping it rolls it back.
+pub struct Tx {
+    pub(crate) driver: Driver,
+    pub(crate) texts: Arc<Texts>,
+}
+
+pub(crate) enum Driver {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+    MySql(Transaction<'static, MySql>),
+}
+
+impl Db {
+    /// Begins a transaction that writes. SQLite: it has the write lock from the start, so that it cannot fail for it later.
+    /// PostgreSQL and MySQL: READ COMMITTED; lock what you read and mean to change (`{for_update}`).
+    ///
+    /// # Errors
+    /// [`crate::Kind::Busy`], [`crate::Kind::Unavailable`] and others.
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        let driver = match &self.pools {
+            Pools::Sqlite(pool) => Driver::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Postgres(pool) => Driver::Postgres(pool.begin().await?),
+            Pools::MySql(pool) => Driver::MySql(pool.begin().await?),
+        };
+        Ok(Tx {
+            driver,
+            texts: Arc::clone(&self.texts),
+        })
+    }
+
+    /// Begins a transaction that only reads, and sees one state of the database throughout.
+    ///
+    /// # Errors
+    /// As for [`Db::begin`].
+    pub async fn snapshot(&self) -> Result<Tx, Error> {
+        let driver = match &self.pools {
+            Pools::Sqlite(pool) => Driver::Sqlite(pool.begin_with("BEGIN DEFERRED").await?),
+            Pools::Postgres(pool) => Driver::Postgres(
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await?,
+            ),
+            Pools::MySql(pool) => {
+                // The snapshot is only kept at REPEATABLE READ, which holds for the next transaction.
+                let mut connection = pool.acquire().await?;
+                sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    .execute(&mut *connection)
+                    .await?;
+                Driver::MySql(
+                    Transaction::begin(
+                        connection,
+                        Some(sqlx::SqlStr::from_static(
+                            "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+                        )),
+                    )
+                    .await?,
+                )
+            }
+        };
+        Ok(Tx {
+            driver,
+            texts: Arc::clone(&self.texts),
+        })
+    }
+}
+
+impl Tx {
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        self.texts.dialect()
+    }
+
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// With [`crate::Kind::Unavailable`] nobody knows whether it is: ask the data.
+    pub async fn commit(self) -> Result<(), Error> {
+        match self.driver {
+            Driver::Sqlite(tx) => tx.commit().await?,
+            Driver::Postgres(tx) => tx.commit().await?,
+            Driver::MySql(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Undoes it.
+    ///
+    /// # Errors
+    /// The connection is lost: then it is undone as well.
+    pub async fn rollback(self) -> Result<(), Error> {
+        match self.driver {
+            Driver::Sqlite(tx) => tx.rollback().await?,
+            Driver::Postgres(tx) => tx.rollback().await?,
+            Driver::MySql(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+
+    /// Marks a place to go back to. A second one takes its place.
+    ///
+    /// # Errors
+    /// See [`crate::Kind`].
+    pub async fn savepoint(&mut self) -> Result<(), Error> {
+        self.execute_raw("SAVEPOINT here").await
+    }
+
+    /// Goes back to the last [`Tx::savepoint`]: what came behind it is undone, also when a statement failed.
+    ///
+    /// # Errors
+    /// See [`crate::Kind`]. After a deadlock MySQL has undone everything and knows the place no more.
+    pub async fn back_to_savepoint(&mut self) -> Result<(), Error> {
+        self.execute_raw("ROLLBACK TO SAVEPOINT here").await
+    }
+
+    /// Forgets the last [`Tx::savepoint`] and keeps what came behind it.
+    ///
+    /// # Errors
+    /// See [`crate::Kind`].
+    pub async fn release_savepoint(&mut self) -> Result<(), Error> {
+        self.execute_raw("RELEASE SAVEPOINT here").await
+    }
+}
