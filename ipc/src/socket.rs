@@ -1,0 +1,227 @@
+//! A Unix stream whose octets carry descriptors (SCM_RIGHTS), on tokio and in blocking form.
+
+use crate::frame::{FrameError, HEADER, Header, Kind, MAX_DESCRIPTORS};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use types::TraceId;
+
+/// What a read asks for at least: several small frames at once.
+const READ: usize = 64 * 1024;
+/// A receive buffer beyond this is given back when it is empty.
+const KEEP: usize = 128 * 1024;
+
+/// A frame on its way out: header and payload in one buffer, and the descriptors that go with it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) octets: bytes::Bytes,
+    pub(crate) descriptors: std::sync::Arc<Vec<OwnedFd>>,
+}
+
+/// A frame that came in.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) header: Header,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Makes a frame of a payload that serde knows.
+pub(crate) fn frame<T: serde::Serialize>(
+    kind: Kind,
+    operation: u16,
+    id: u64,
+    trace: TraceId,
+    deadline_ms: u32,
+    payload: &T,
+) -> io::Result<Vec<u8>> {
+    let octets = postcard::to_extend(payload, vec![0; HEADER]).map_err(io::Error::other)?;
+    seal(octets, kind, operation, id, trace, deadline_ms, 0)
+}
+
+/// Writes the header into a buffer that has room for it before its payload.
+pub(crate) fn seal(
+    mut octets: Vec<u8>,
+    kind: Kind,
+    operation: u16,
+    id: u64,
+    trace: TraceId,
+    deadline_ms: u32,
+    descriptors: u8,
+) -> io::Result<Vec<u8>> {
+    let len = u32::try_from(octets.len().saturating_sub(HEADER)).unwrap_or(u32::MAX);
+    if len as usize > crate::frame::MAX_PAYLOAD {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            FrameError::TooLong(len),
+        ));
+    }
+    let header = Header {
+        len,
+        operation,
+        kind,
+        descriptors,
+        id,
+        trace,
+        deadline_ms,
+    };
+    if let Some(fixed) = octets.first_chunk_mut::<HEADER>() {
+        *fixed = header.encode();
+    }
+    Ok(octets)
+}
+
+/// Collects octets and descriptors until they are frames.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    buffer: Vec<u8>,
+    /// Octets of `buffer` that are filled.
+    filled: usize,
+    /// Octets of `buffer` that were taken as frames.
+    taken: usize,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Assembler {
+    /// Reads once. `Ok(0)` is the end.
+    pub(crate) fn receive(&mut self, from: impl AsFd) -> io::Result<usize> {
+        self.make_room();
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS as usize))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let free = self.buffer.get_mut(self.filled..).unwrap_or_default();
+        let received = recvmsg(
+            from,
+            &mut [IoSliceMut::new(free)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptors.extend(descriptors);
+            }
+        }
+        self.filled += received.bytes;
+        Ok(received.bytes)
+    }
+
+    fn make_room(&mut self) {
+        if self.taken == self.filled {
+            (self.taken, self.filled) = (0, 0);
+            if self.buffer.len() > KEEP {
+                self.buffer = Vec::new();
+            }
+        }
+        let missing = Header::decode(self.pending()).ok().flatten();
+        let wanted = missing
+            .map_or(READ / 4, |header| HEADER + header.len as usize)
+            .max(READ / 4);
+        if self.taken > 0 && self.buffer.len() < self.taken + wanted {
+            self.buffer.copy_within(self.taken..self.filled, 0);
+            self.filled -= self.taken;
+            self.taken = 0;
+        }
+        if self.buffer.len() < self.filled + wanted.min(READ) || self.buffer.len() < wanted {
+            self.buffer.resize((self.filled + READ).max(wanted), 0);
+        }
+    }
+
+    fn pending(&self) -> &[u8] {
+        self.buffer.get(self.taken..self.filled).unwrap_or_default()
+    }
+
+    /// The next whole frame.
+    pub(crate) fn next(&mut self) -> Result<Option<Incoming>, FrameError> {
+        let pending = self.pending();
+        let Some(header) = Header::decode(pending)? else {
+            return Ok(None);
+        };
+        let end = HEADER + header.len as usize;
+        let Some(payload) = pending.get(HEADER..end).map(<[u8]>::to_vec) else {
+            return Ok(None);
+        };
+        let count = usize::from(header.descriptors);
+        if self.descriptors.len() < count {
+            return Err(FrameError::Descriptors(header.descriptors));
+        }
+        let descriptors = self.descriptors.drain(..count).collect();
+        self.taken += end;
+        Ok(Some(Incoming {
+            header,
+            payload,
+            descriptors,
+        }))
+    }
+}
+
+/// Sends octets with descriptors attached to the first of them; how many octets went.
+pub(crate) fn send(to: impl AsFd, octets: &[u8], descriptors: &[OwnedFd]) -> io::Result<usize> {
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS as usize))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors for one frame",
+        ));
+    }
+    Ok(sendmsg(
+        to,
+        &[IoSlice::new(octets)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?)
+}
+
+/// Writes frames as few times as possible: those without descriptors are joined.
+pub(crate) async fn write(
+    stream: &tokio::net::UnixStream,
+    frames: &mut Vec<Outgoing>,
+) -> io::Result<()> {
+    use tokio::io::Interest;
+    let mut joined: Vec<u8> = Vec::new();
+    let mut rest = frames.drain(..).peekable();
+    while let Some(first) = rest.next() {
+        let descriptors = first.descriptors;
+        let octets: &[u8] = if rest.peek().is_some_and(|next| next.descriptors.is_empty()) {
+            joined.clear();
+            joined.extend_from_slice(&first.octets);
+            while let Some(next) = rest.next_if(|next| next.descriptors.is_empty()) {
+                joined.extend_from_slice(&next.octets);
+            }
+            &joined
+        } else {
+            &first.octets
+        };
+        let mut sent = 0;
+        while let Some(left) = octets.get(sent..).filter(|left| !left.is_empty()) {
+            let attached = if sent == 0 {
+                descriptors.as_slice()
+            } else {
+                &[]
+            };
+            sent += stream
+                .async_io(Interest::WRITABLE, || send(stream, left, attached))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until something was read; `false` is the end.
+pub(crate) async fn read(
+    stream: &tokio::net::UnixStream,
+    assembler: &mut Assembler,
+) -> io::Result<bool> {
+    use tokio::io::Interest;
+    Ok(stream
+        .async_io(Interest::READABLE, || assembler.receive(stream))
+        .await?
+        > 0)
+}
