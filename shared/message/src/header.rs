@@ -147,6 +147,12 @@ impl HeaderIndex {
         Some(found)
     }
 
+    /// Takes up fields that stand before those it has.
+    pub(crate) fn prepend(&mut self, fields: &[u8]) {
+        let spans = Fields::new(fields).map(|field| FieldSpan::of(&field));
+        self.spans.splice(0..0, spans);
+    }
+
     /// How many fields it knows.
     pub fn len(&self) -> usize {
         self.spans.len()
@@ -176,6 +182,25 @@ pub fn select_fields(header: &[u8], names: &[impl AsRef<[u8]>], not: bool) -> Ve
         }
     }
     // A header that breaks off in the middle of a line is shown with the line completed.
+    if !out.is_empty() && !out.ends_with(b"\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The fields with one of `names`: of the listing, and those of the prefix that no listing has.
+pub(crate) fn select_from(prefix: &[u8], listing: &[u8], names: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let wanted = |field: &Field<'_>| is_named(field.name, names);
+    let mut out = Vec::with_capacity(listing.len() + 2);
+    for field in Fields::new(prefix).filter(wanted) {
+        if !is_listing_field(field.name) {
+            out.extend_from_slice(field.raw);
+        }
+    }
+    for field in Fields::new(listing).filter(wanted) {
+        out.extend_from_slice(field.raw);
+    }
     if !out.is_empty() && !out.ends_with(b"\n") {
         out.extend_from_slice(b"\r\n");
     }

@@ -9,6 +9,9 @@
 //! encoded them and the parts by their octets, while mail-parser decodes everything at once. What mail-parser knows best,
 //! dates, charsets and HTML, is its work here too.
 //!
+//! A stored message is a prefix of trace fields, which differs between copies, and a body, which is shared. Descriptions are
+//! of the body; [`Parsed::prepend`] moves one to where a client sees it.
+//!
 //! Any octets are accepted. The work is linear in the message's length and bounded by [`Limits`]; nothing panics.
 //!
 //! STANDARDS: RFC 5322, RFC 2045 to 2047, RFC 2183, RFC 2231, RFC 5256 2.1, RFC 6532, RFC 9051 7.5.2 and 6.4.5.1.

@@ -33,9 +33,9 @@ pub struct Parsed {
     pub listing_complete: bool,
     /// The names of all header fields, hashed.
     pub index: HeaderIndex,
-    /// RFC822.SIZE: octets of prefix and body.
+    /// Octets of the body. RFC822.SIZE is this and the length of the prefix.
     pub size: u64,
-    /// Octets of the header with its empty line, prefix included.
+    /// Octets of the header in the body, with its empty line.
     pub header_len: u64,
     /// The Date field; `None` if there is none that can be read.
     pub sent: Option<Sent>,
@@ -67,7 +67,9 @@ pub struct Parsed {
     pub parts: Vec<Part>,
 }
 
-/// Parses a message: `prefix` are header lines that stand before `body`, each complete. Clients see both as one.
+/// Parses a message. `prefix` are header lines that stand before `body`, each complete: what they say (Date, Message-ID)
+/// counts as if they were in it, but all offsets and sizes are of the body alone, so that several copies with other prefixes
+/// share one description. [`Parsed::prepend`] makes it that of a copy.
 pub fn parse(prefix: &[u8], body: &[u8], limits: &Limits) -> Parsed {
     let scan = tree::scan(prefix, body, limits);
     let none = EnvelopeFields::default();
@@ -89,7 +91,7 @@ pub fn parse(prefix: &[u8], body: &[u8], limits: &Limits) -> Parsed {
             .unwrap_or_default()
     };
     let parsed = Parsed {
-        size: prefix.len() as u64 + body.len() as u64,
+        size: body.len() as u64,
         header_len: scan.parts.first().map_or(0, |root| root.body),
         sent: fields.date.and_then(sent),
         base_subject,
@@ -103,7 +105,7 @@ pub fn parse(prefix: &[u8], body: &[u8], limits: &Limits) -> Parsed {
         in_reply_to: ids(fields.in_reply_to),
         references: ids(fields.references),
         has_attachment: text::has_attachment(&scan.parts),
-        preview: text::preview(&scan.parts, prefix.len(), body, limits.preview),
+        preview: text::preview(&scan.parts, body, limits.preview),
         envelope,
         structure,
         ..Parsed::default()
@@ -147,25 +149,46 @@ pub fn parse_within(prefix: &[u8], body: &[u8], limits: &Limits, max: usize) -> 
 }
 
 impl Parsed {
-    /// The lines of the fields with one of `names` (with `not`: of all others), with the empty line, if that can be told
-    /// without the message; otherwise read the header ([`crate::select_fields`]).
-    pub fn select_listed(&self, names: &[impl AsRef<[u8]>], not: bool) -> Option<Vec<u8>> {
-        let known = |name: &[u8]| {
-            (self.listing_complete && crate::header::is_listing_field(name))
-                || !self.index.may_have(name)
-        };
-        if not || !names.iter().all(|name| known(name.as_ref())) {
-            return None;
+    /// Moves all offsets and sizes for a message that starts with these complete header lines. They change nothing else.
+    pub fn prepend(&mut self, fields: &[u8]) {
+        let shift = fields.len() as u64;
+        self.size += shift;
+        self.header_len += shift;
+        for (position, part) in self.parts.iter_mut().enumerate() {
+            if position > 0 {
+                part.header += shift;
+            }
+            part.body += shift;
+            part.end += shift;
         }
-        Some(crate::select_fields(&self.listing, names, false))
+        self.index.prepend(fields);
     }
 
-    /// The values of the fields of that name as text, if that can be told without the message: for SEARCH.
-    pub fn listed_values(&self, name: &[u8]) -> Option<Vec<String>> {
-        if !self.index.may_have(name) {
-            return Some(Vec::new());
+    /// The lines of the fields with one of `names`, with the empty line, if that can be told without the body; otherwise
+    /// read the header ([`crate::select_fields`]). `prefix` is what stands before the body in this copy. Not after
+    /// [`Parsed::prepend`].
+    pub fn select_listed(&self, prefix: &[u8], names: &[impl AsRef<[u8]>]) -> Option<Vec<u8>> {
+        let known = |name: &[u8]| match crate::header::is_listing_field(name) {
+            true => self.listing_complete,
+            false => !self.index.may_have(name),
+        };
+        if !names.iter().all(|name| known(name.as_ref())) {
+            return None;
         }
-        if !self.listing_complete || !crate::header::is_listing_field(name) {
+        Some(crate::header::select_from(prefix, &self.listing, names))
+    }
+
+    /// The values of the fields of that name in the body's header as text, if that can be told without the body: for SEARCH.
+    /// Of the prefix, those values are among them that [`parse`] was given.
+    pub fn listed_values(&self, name: &[u8]) -> Option<Vec<String>> {
+        if !crate::header::is_listing_field(name) {
+            return if self.index.may_have(name) {
+                None
+            } else {
+                Some(Vec::new())
+            };
+        }
+        if !self.listing_complete {
             return None;
         }
         let values = crate::Fields::new(&self.listing)

@@ -47,7 +47,7 @@ fn position(parts: &[Part], path: &[u32]) -> Option<usize> {
     Some(here)
 }
 
-/// The octets of a section, as offsets in prefix and body together. `None` if the message has no such section: to IMAP that
+/// The octets of a section. For what clients see, the parts must have been moved by [`crate::Parsed::prepend`]. `None` if the message has no such section: to IMAP that
 /// is NIL.
 pub fn locate(parts: &[Part], path: &[u32], text: SectionText) -> Option<Range<u64>> {
     let at = position(parts, path)?;

@@ -86,28 +86,29 @@ pub fn listing(stored: &[u8]) -> Result<&[u8], StoredError> {
 /// [`StoredError`]
 pub fn select_listed(
     stored: &[u8],
+    prefix: &[u8],
     names: &[impl AsRef<[u8]>],
 ) -> Result<Option<Vec<u8>>, StoredError> {
     let listing = piece(stored, 2)?;
-    if names
+    let behind = after_listing(stored)?;
+    let damaged = |_| StoredError::Damaged;
+    let all_listed = names
         .iter()
-        .all(|name| crate::header::is_listing_field(name.as_ref()))
-    {
-        let behind = after_listing(stored)?;
-        let (complete, _) =
-            postcard::take_from_bytes::<bool>(behind).map_err(|_| StoredError::Damaged)?;
-        return Ok(complete.then(|| crate::select_fields(listing, names, false)));
+        .all(|name| crate::header::is_listing_field(name.as_ref()));
+    if all_listed {
+        let (complete, _) = postcard::take_from_bytes::<bool>(behind).map_err(damaged)?;
+        return Ok(complete.then(|| crate::header::select_from(prefix, listing, names)));
     }
     type Head = (bool, crate::HeaderIndex);
-    let (head, _) = postcard::take_from_bytes::<Head>(after_listing(stored)?)
-        .map_err(|_| StoredError::Damaged)?;
+    let ((listing_complete, index), _) =
+        postcard::take_from_bytes::<Head>(behind).map_err(damaged)?;
     let parsed = Parsed {
         listing: listing.to_vec(),
-        listing_complete: head.0,
-        index: head.1,
+        listing_complete,
+        index,
         ..Parsed::default()
     };
-    Ok(parsed.select_listed(names, false))
+    Ok(parsed.select_listed(prefix, names))
 }
 
 fn after_listing(stored: &[u8]) -> Result<&[u8], StoredError> {

@@ -7,7 +7,7 @@ use mail_parser::decoders::html::html_to_text;
 /// Octets decoded for a preview. Text begins early, even in HTML with style sheets.
 const PREVIEW_INPUT: usize = 16 * 1024;
 
-/// The text of a part: transfer encoding and charset undone, HTML without its tags. `message` is prefix and body together;
+/// The text of a part: transfer encoding and charset undone, HTML without its tags. `message` is what the offsets count in;
 /// at most about `limit` octets are decoded. `None` if it is no text, or its encoding is unknown.
 pub fn part_text(part: &Part, message: &[u8], limit: usize) -> Option<String> {
     if !part.is_text() {
@@ -52,7 +52,7 @@ pub fn for_each_text(
 
 /// The first `limit` characters of what there is to read, in one line. Plain text is taken before HTML; attachments count
 /// for nothing.
-pub(crate) fn preview(parts: &[Part], prefix_len: usize, body: &[u8], limit: usize) -> String {
+pub(crate) fn preview(parts: &[Part], body: &[u8], limit: usize) -> String {
     let readable = |media: &'static str| {
         parts.iter().find(move |part| {
             part.is_text()
@@ -68,7 +68,6 @@ pub(crate) fn preview(parts: &[Part], prefix_len: usize, body: &[u8], limit: usi
         let position = |offset: u64| {
             usize::try_from(offset)
                 .unwrap_or(usize::MAX)
-                .saturating_sub(prefix_len)
                 .min(body.len())
         };
         let (start, end) = (position(part.body), position(part.end));

@@ -24,8 +24,8 @@ pub enum PartKind {
     Message,
 }
 
-/// One part, in the order of the message; the parts below it follow it. All offsets count from the start of the message
-/// (prefix and body together).
+/// One part, in the order of the message; the parts below it follow it. All offsets count from the start
+/// of the body; after [`crate::Parsed::prepend`], from the start of the message as clients see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Where its header starts.
@@ -180,7 +180,6 @@ struct Hit {
 
 struct Scanner<'a, 'l> {
     data: &'a [u8],
-    base: u64,
     pos: usize,
     /// Line ends before `pos`.
     lines: u64,
@@ -192,11 +191,10 @@ struct Scanner<'a, 'l> {
     found: Scan<'a>,
 }
 
-/// Finds the parts of the message whose trace fields are `prefix` and whose rest is `body`.
+/// Finds the parts of `body`. Of the header lines in `prefix`, which stand before it, the values count, but no offset does.
 pub(crate) fn scan<'a>(prefix: &'a [u8], body: &'a [u8], limits: &Limits) -> Scan<'a> {
     let mut scanner = Scanner {
         data: body,
-        base: prefix.len() as u64,
         pos: 0,
         lines: 0,
         lines_before: Vec::new(),
@@ -215,11 +213,8 @@ pub(crate) fn scan<'a>(prefix: &'a [u8], body: &'a [u8], limits: &Limits) -> Sca
         },
     };
     scanner.add_part(true);
-    if let Some(root) = scanner.found.parts.first_mut() {
-        root.header = 0;
-    }
     for field in crate::header::Fields::new(prefix) {
-        scanner.note_field(&field, true, 0);
+        scanner.note_value(&field, true);
     }
     scanner.run();
     scanner.found
@@ -227,7 +222,7 @@ pub(crate) fn scan<'a>(prefix: &'a [u8], body: &'a [u8], limits: &Limits) -> Sca
 
 impl<'a> Scanner<'a, '_> {
     fn offset(&self, at: usize) -> u64 {
-        self.base + at as u64
+        at as u64
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -310,7 +305,7 @@ impl<'a> Scanner<'a, '_> {
     /// Ends the open parts that are inside `part` (all, if there is none).
     fn close_above(&mut self, part: Option<usize>, end: usize, lines: u64) {
         let last = self.found.parts.len() - 1;
-        let mut end = self.base + end as u64;
+        let mut end = end as u64;
         while let Some(top) = self.open.last().copied() {
             if Some(top) == part {
                 return;
@@ -379,18 +374,21 @@ impl<'a> Scanner<'a, '_> {
             }
             return;
         }
+        self.note_value(field, is_root);
+        if is_root {
+            if self.found.index.spans.len() < self.limits.fields {
+                self.found.index.spans.push(FieldSpan::of(field));
+            } else {
+                self.found.index.complete = false;
+            }
+        }
+    }
+
+    fn note_value(&mut self, field: &Field<'a>, is_root: bool) {
         if let Some(fields) = self.found.fields.last_mut() {
             fields.note(field);
         }
-        if !is_root {
-            return;
-        }
-        if self.found.index.spans.len() < self.limits.fields {
-            self.found.index.spans.push(FieldSpan::of(field));
-        } else {
-            self.found.index.complete = false;
-        }
-        if is_listing_field(field.name) {
+        if is_root && is_listing_field(field.name) {
             if self.found.listing.len() + field.raw.len() <= self.limits.listing_bytes {
                 self.found.listing.extend_from_slice(field.raw);
             } else {

@@ -12,7 +12,14 @@ use std::time::{Duration, Instant};
 
 /// What must hold for every message.
 fn check(prefix: &[u8], body: &[u8], limits: &Limits) -> Parsed {
-    let parsed = message::parse(prefix, body, limits);
+    let mut parsed = message::parse(prefix, body, limits);
+    assert_eq!(parsed.size, body.len() as u64);
+    assert_eq!(
+        (parsed.parts[0].header, parsed.parts[0].end),
+        (0, parsed.size)
+    );
+    assert_eq!(Parsed::decode(&parsed.encode()).unwrap(), parsed);
+    parsed.prepend(prefix);
     let size = (prefix.len() + body.len()) as u64;
     assert_eq!(parsed.size, size);
     let root = &parsed.parts[0];
@@ -104,7 +111,7 @@ proptest! {
     #[test]
     fn any_stored_form(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Parsed::decode(&bytes);
-        let _ = message::stored::select_listed(&bytes, &["a"]);
+        let _ = message::stored::select_listed(&bytes, b"", &["a"]);
         let mut versioned = vec![message::stored::VERSION];
         versioned.extend_from_slice(&bytes);
         let _ = Parsed::decode(&versioned);

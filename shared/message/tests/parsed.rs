@@ -18,7 +18,8 @@ const MAIL: &str = "Date: Sat, 30 Oct 2004 17:43:30 -0700\nFrom: =?utf-8?q?J=C3=
 
 fn mail() -> (Parsed, Vec<u8>) {
     let body = MAIL.replace('\n', "\r\n");
-    let parsed = message::parse(PREFIX.as_bytes(), body.as_bytes(), &Limits::default());
+    let mut parsed = message::parse(PREFIX.as_bytes(), body.as_bytes(), &Limits::default());
+    parsed.prepend(PREFIX.as_bytes());
     (parsed, [PREFIX.as_bytes(), body.as_bytes()].concat())
 }
 
@@ -119,11 +120,24 @@ fn fields_are_selected_in_their_order() {
 
 #[test]
 fn listing_answers_without_the_message() {
-    let (parsed, raw) = mail();
-    let names = ["SUBJECT", "X-Not-There", "References"];
-    let listed = parsed.select_listed(&names, false).unwrap();
-    assert_eq!(listed, select_fields(&raw, &names, false));
-    assert_eq!(parsed.select_listed(&["X-Own"], false), None);
+    let (moved, raw) = mail();
+    let at = moved.index.find(b"x-own").unwrap();
+    assert_eq!(
+        &raw[at[0].start as usize..at[0].end as usize],
+        b"X-Own: 1\r\n"
+    );
+    let body = MAIL.replace('\n', "\r\n");
+    let parsed = message::parse(PREFIX.as_bytes(), body.as_bytes(), &Limits::default());
+    let prefix = PREFIX.as_bytes();
+    for names in [
+        &["SUBJECT", "X-Not-There", "References"][..],
+        &["Received", "To"],
+        &["return-path"],
+    ] {
+        let listed = parsed.select_listed(prefix, names).unwrap();
+        assert_eq!(listed, select_fields(&raw, names, false), "{names:?}");
+    }
+    assert_eq!(parsed.select_listed(prefix, &["X-Own"]), None);
     assert_eq!(
         parsed.listed_values(b"subject").unwrap(),
         ["Re: [dev] Gruß"]
@@ -133,11 +147,29 @@ fn listing_answers_without_the_message() {
         Vec::<String>::new()
     );
     assert_eq!(parsed.listed_values(b"x-own"), None);
-    let at = parsed.index.find(b"x-own").unwrap();
-    assert_eq!(
-        &raw[at[0].start as usize..at[0].end as usize],
-        b"X-Own: 1\r\n"
+}
+
+#[test]
+fn what_the_prefix_says_counts() {
+    let prefix =
+        b"Return-Path: <a@b>\r\nMessage-ID: <given@us>\r\nDate: Thu, 1 Jan 1970 00:00:01 +0000\r\n";
+    let body = b"From: a@b\r\nSubject: x\r\n\r\nbody";
+    let parsed = message::parse(prefix, body, &Limits::default());
+    assert_eq!(parsed.message_id.as_deref(), Some("given@us"));
+    assert_eq!(parsed.sent.unwrap().unix, 1);
+    assert!(
+        parsed
+            .envelope
+            .starts_with(b"(\"Thu, 1 Jan 1970 00:00:01 +0000\" \"x\"")
     );
+    assert_eq!((parsed.size, parsed.header_len), (body.len() as u64, 25));
+    let names = ["date", "subject", "return-path"];
+    let whole = [&prefix[..], body].concat();
+    let mut listed = parsed.select_listed(prefix, &names).unwrap();
+    let mut expected = select_fields(&whole, &names, false);
+    listed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
 }
 
 #[test]
@@ -153,8 +185,8 @@ fn the_stored_form_survives() {
     assert_eq!(message::stored::listing(&stored).unwrap(), parsed.listing);
     for names in [&["subject", "to"][..], &["subject", "x-none"], &["x-own"]] {
         assert_eq!(
-            message::stored::select_listed(&stored, names).unwrap(),
-            parsed.select_listed(names, false)
+            message::stored::select_listed(&stored, b"X: y\r\n", names).unwrap(),
+            parsed.select_listed(b"X: y\r\n", names)
         );
     }
     assert!(Parsed::decode(&stored[..stored.len() / 2]).is_err());
@@ -211,5 +243,16 @@ fn a_wide_message_is_described_within_bounds() {
         String::from_utf8(parsed.envelope)
             .unwrap()
             .contains("user50\"")
+    );
+}
+
+#[test]
+fn a_moved_description_fits_the_whole_message() {
+    let body = MAIL.replace('\n', "\r\n");
+    let whole = format!("{PREFIX}{body}");
+    let (moved, _) = mail();
+    assert_eq!(
+        moved,
+        message::parse(b"", whole.as_bytes(), &Limits::default())
     );
 }
