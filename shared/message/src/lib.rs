@@ -20,6 +20,7 @@
 mod address;
 pub mod charset;
 mod envelope;
+pub mod fuzz;
 mod header;
 mod ids;
 mod media;

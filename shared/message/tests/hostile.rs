@@ -109,6 +109,16 @@ proptest! {
     }
 
     #[test]
+    fn the_fuzzers_promises_hold(octets in proptest::collection::vec(any::<u8>(), 0..300), text in lines()) {
+        message::fuzz::message(&octets);
+        message::fuzz::message(&text);
+        message::fuzz::message(&[&octets[..octets.len().min(2)], &text].concat());
+        message::fuzz::header(&octets);
+        message::fuzz::header(&text);
+        message::fuzz::stored(&octets);
+    }
+
+    #[test]
     fn any_stored_form(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Parsed::decode(&bytes);
         let _ = message::stored::select_listed(&bytes, b"", &["a"]);
