@@ -8,6 +8,7 @@ mod content;
 mod dkim;
 mod dns;
 mod pool;
+mod service;
 mod tls;
 mod transaction;
 mod verdict;

@@ -1,0 +1,196 @@
+//! The operation `Relay`: from the call to an attempt and its log lines.
+
+use crate::attempt::Client;
+use crate::content::{BodySource, Content, Traits};
+use crate::dkim::{KeyService, Signer};
+use crate::transaction::Job;
+use crate::verdict::status;
+use ipc::api::keyd::{DkimKey, DkimKeys, DkimSign};
+use ipc::api::relayd::{Relay, Relayed};
+use ipc::{Fault, FaultKind};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use types::{Address, Body, BodyType, Enhanced, Outcome, TraceId};
+
+/// keyd, asked in the blocking way: mail-auth signs synchronously.
+impl KeyService for ipc::blocking::Client {
+    fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String> {
+        let request = DkimKeys {
+            domain: domain.to_owned(),
+        };
+        self.call(TraceId::default(), &request)
+            .map_err(|error| error.to_string())
+    }
+
+    fn sign(&self, domain: &str, selector: &str, data: Vec<u8>) -> Result<Vec<u8>, String> {
+        let request = DkimSign {
+            domain: domain.to_owned(),
+            selector: selector.to_owned(),
+            data: data.into(),
+        };
+        self.call(TraceId::default(), &request)
+            .map(|signature| signature.0)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// What answers the calls.
+pub(crate) struct Service {
+    pub(crate) client: Client,
+    signer: Option<Arc<Signer>>,
+    places: Semaphore,
+}
+
+impl Service {
+    pub(crate) fn new(client: Client, signer: Option<Signer>) -> Self {
+        let places = Semaphore::new(client.config.concurrency.max(1));
+        Self {
+            client,
+            signer: signer.map(Arc::new),
+            places,
+        }
+    }
+
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// Calls that make no sense.
+    pub(crate) async fn relay(
+        &self,
+        call: Relay,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Relayed, Fault> {
+        if call.recipients.is_empty() || call.recipients.len() > Relay::MAX_RECIPIENTS {
+            let text = format!("a call has 1 to {} recipients", Relay::MAX_RECIPIENTS);
+            return Err(Fault::new(FaultKind::Invalid, text));
+        }
+        let closing = |_| Fault::new(FaultKind::Temporary, "shutting down");
+        let _place = self.places.acquire().await.map_err(closing)?;
+        let body = body_source(&call.body, descriptors)?;
+        let domain = call.domain.to_ascii_lowercase();
+        let route = call.route.clone();
+        let (id, trace) = (call.id, call.trace);
+        let relayed = match self.prepare(call, body).await {
+            Ok(job) => {
+                let relayed = self.client.deliver(&job, &domain, route.as_deref()).await;
+                log(id, trace, &job, &relayed);
+                relayed
+            }
+            Err(unprepared) => {
+                tracing::error!(%id, %trace, %domain, reason = unprepared.why, "cannot send");
+                let outcome = Outcome::Temporary(status(451, Enhanced(4, 3, 0), unprepared.told));
+                Relayed {
+                    outcomes: unprepared
+                        .indexes
+                        .into_iter()
+                        .map(|index| (index, outcome.clone()))
+                        .collect(),
+                    dsn_passed: false,
+                    host: None,
+                    destination_down: false,
+                }
+            }
+        };
+        Ok(relayed)
+    }
+
+    async fn prepare(&self, call: Relay, body: BodySource) -> Result<Job, Unprepared> {
+        let unprepared = |why: String, told: &str| Unprepared {
+            indexes: call
+                .recipients
+                .iter()
+                .map(|recipient| recipient.index)
+                .collect(),
+            why,
+            told: told.to_owned(),
+        };
+        let traits = Traits::of(&call.prefix, &body)
+            .await
+            .map_err(|error| unprepared(error.to_string(), "the message cannot be read now"))?;
+        // Signed is what lines make; a binary message has none.
+        let signed = match &self.signer {
+            Some(signer) if call.sign && call.body_type != BodyType::Binary => {
+                let signer = signer.clone();
+                let sender = call
+                    .sender
+                    .as_ref()
+                    .map(|sender: &Address| sender.domain().to_owned());
+                let (prefix, body) = (call.prefix.clone(), body.clone());
+                tokio::task::spawn_blocking(move || signer.sign(sender.as_deref(), &prefix, &body))
+                    .await
+                    .map_err(|error| {
+                        unprepared(error.to_string(), "the message cannot be signed now")
+                    })?
+                    .map_err(|error| unprepared(error, "the message cannot be signed now"))?
+            }
+            _ => Vec::new(),
+        };
+        let mut head = signed;
+        head.extend_from_slice(&call.prefix);
+        Ok(Job {
+            sender: call.sender,
+            ret: call.ret,
+            envid: call.envid,
+            body_type: call.body_type,
+            smtputf8: call.smtputf8,
+            require_tls: call.require_tls,
+            recipients: call.recipients,
+            content: Content { head, body },
+            traits,
+        })
+    }
+}
+
+/// A message that could not even be brought to a host.
+struct Unprepared {
+    indexes: Vec<u16>,
+    /// For the log.
+    why: String,
+    /// For the sender.
+    told: String,
+}
+
+fn body_source(body: &Body, mut descriptors: Vec<OwnedFd>) -> Result<BodySource, Fault> {
+    let invalid = |text: &str| Fault::new(FaultKind::Invalid, text);
+    match (body, descriptors.pop(), descriptors.is_empty()) {
+        (Body::Inline(octets), None, true) => Ok(BodySource::Inline(Arc::new(octets.0.clone()))),
+        (Body::Attached { len }, Some(descriptor), true) => {
+            let file = File::from(descriptor);
+            let real = file
+                .metadata()
+                .map_err(|error| Fault::new(FaultKind::Temporary, error.to_string()))?
+                .len();
+            if real < *len {
+                return Err(invalid("the body's file is shorter than the body"));
+            }
+            Ok(BodySource::File {
+                file: Arc::new(file),
+                len: *len,
+            })
+        }
+        _ => Err(invalid("a body is inline, or attached with one descriptor")),
+    }
+}
+
+/// One line a recipient, with the host's own words.
+fn log(id: types::QueueId, trace: TraceId, job: &Job, relayed: &Relayed) {
+    let via = relayed.host.as_deref().unwrap_or("no host");
+    for (index, outcome) in &relayed.outcomes {
+        let Some(recipient) = job
+            .recipients
+            .iter()
+            .find(|recipient| recipient.index == *index)
+        else {
+            continue;
+        };
+        let (what, reply) = match outcome {
+            Outcome::Done(reply) => ("sent", reply),
+            Outcome::Temporary(reply) => ("deferred", reply),
+            Outcome::Permanent(reply) => ("refused", reply),
+        };
+        let host = reply.host.as_deref().unwrap_or("this host");
+        tracing::info!(%id, %trace, to = %recipient.address, via, host, %reply, "{what}");
+    }
+}
