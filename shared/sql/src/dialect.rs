@@ -13,6 +13,7 @@
 //! | `{table}` after the closing parenthesis of CREATE TABLE | | | InnoDB, utf8mb4, compared bytewise |
 //! | `{clustered}` the same, rows kept in the order of the primary key | WITHOUT ROWID | | as `{table}` |
 //! | `{if_not_exists}` in CREATE INDEX | IF NOT EXISTS | IF NOT EXISTS | (the migration runner knows) |
+//! | `{not_mysql}` at the start of a migration's statement | (done) | (done) | (left out) |
 //! | `INSERT {ignore} INTO t ... {do_nothing}` | ON CONFLICT DO NOTHING | the same | INSERT IGNORE |
 //! | `{on_conflict:a, b} c = {excluded:c}` | ON CONFLICT (a, b) DO UPDATE SET c = excluded.c | the same | ON DUPLICATE KEY UPDATE c = VALUES(c) |
 //! | `{for_update}` at the end of SELECT | | FOR UPDATE | FOR UPDATE |
@@ -108,6 +109,7 @@ impl Dialect {
             "table" => ["", "", TABLE],
             "clustered" => ["WITHOUT ROWID", "", TABLE],
             "if_not_exists" => ["IF NOT EXISTS", "IF NOT EXISTS", ""],
+            "not_mysql" => ["", "", ""],
             "ignore" => ["", "", "IGNORE"],
             "do_nothing" => ["ON CONFLICT DO NOTHING", "ON CONFLICT DO NOTHING", ""],
             "for_update" => ["", "FOR UPDATE", "FOR UPDATE"],

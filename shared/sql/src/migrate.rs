@@ -65,7 +65,8 @@ async fn apply(db: &Db, component: &str, migration: &Migration) -> Result<(), Er
     const MARK: &str = "INSERT INTO schema_version (component, version) VALUES (?, ?)
         {on_conflict:component} version = {excluded:version}";
     if db.dialect() == Dialect::MySql {
-        for statement in migration.statements {
+        let statements = migration.statements.iter();
+        for statement in statements.filter(|text| !text.starts_with("{not_mysql}")) {
             match db.execute_raw(statement).await {
                 Err(error) if error.is_done_already() => {}
                 other => other?,

@@ -273,9 +273,15 @@ impl Db {
     pub(crate) async fn execute_raw(&self, text: &str) -> Result<(), Error> {
         let text = AssertSqlSafe(self.texts.get(text)?);
         match &self.pools {
-            Pools::Sqlite(pool) => drop(sqlx::raw_sql(text).execute(pool).await?),
-            Pools::Postgres(pool) => drop(sqlx::raw_sql(text).execute(pool).await?),
-            Pools::MySql(pool) => drop(sqlx::raw_sql(text).execute(pool).await?),
+            Pools::Sqlite(pool) => {
+                sqlx::raw_sql(text).execute(pool).await?;
+            }
+            Pools::Postgres(pool) => {
+                sqlx::raw_sql(text).execute(pool).await?;
+            }
+            Pools::MySql(pool) => {
+                sqlx::raw_sql(text).execute(pool).await?;
+            }
         }
         Ok(())
     }
@@ -286,9 +292,15 @@ impl Tx {
     pub(crate) async fn execute_raw(&mut self, text: &str) -> Result<(), Error> {
         let text = AssertSqlSafe(self.texts.get(text)?);
         match &mut self.driver {
-            Driver::Sqlite(tx) => drop(sqlx::raw_sql(text).execute(&mut **tx).await?),
-            Driver::Postgres(tx) => drop(sqlx::raw_sql(text).execute(&mut **tx).await?),
-            Driver::MySql(tx) => drop(sqlx::raw_sql(text).execute(&mut **tx).await?),
+            Driver::Sqlite(tx) => {
+                sqlx::raw_sql(text).execute(&mut **tx).await?;
+            }
+            Driver::Postgres(tx) => {
+                sqlx::raw_sql(text).execute(&mut **tx).await?;
+            }
+            Driver::MySql(tx) => {
+                sqlx::raw_sql(text).execute(&mut **tx).await?;
+            }
         }
         Ok(())
     }

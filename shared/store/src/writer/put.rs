@@ -1,0 +1,412 @@
+//! New messages: deliveries and APPEND, many at a time.
+
+use super::{Batch, Quota, Refusal};
+use crate::Error;
+use crate::flags::{Flags, SystemFlags};
+use crate::reader_hash;
+use sql::{Value, args};
+use std::collections::HashMap;
+use std::sync::Arc;
+use types::{AccountId, BlobId, ContentId, MailboxId, ModSeq, QueueId, Uid};
+
+/// A message on its way into a mailbox.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Whose.
+    pub account: AccountId,
+    /// What the account may hold.
+    pub quota: Quota,
+    /// Where to.
+    pub target: Target,
+    /// What makes it happen once.
+    pub once: Once,
+    /// Its flags.
+    pub flags: Flags,
+    /// INTERNALDATE, seconds since 1970.
+    pub date: i64,
+    /// Trace header fields before the body.
+    pub prefix: Vec<u8>,
+    /// [`pack`]ed [`message::Parsed`].
+    pub parsed: Arc<Vec<u8>>,
+    /// [`thread_keys`] of this account.
+    pub threads: Vec<u64>,
+    /// The body.
+    pub body: Arc<Body>,
+}
+
+/// A body that is durable already or comes with the row.
+#[derive(Debug)]
+pub struct Body {
+    /// Its hash.
+    pub id: BlobId,
+    /// Its octets.
+    pub len: u64,
+    /// What the database keeps: [`blob::encode`]d; `None` if it lies outside and is synced there.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The mailbox of that name; INBOX if there is none. The account is provisioned if it is new.
+    Named(String),
+    /// That mailbox or none.
+    Mailbox(MailboxId),
+}
+
+/// What makes it happen once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Once {
+    /// A delivery: of this message of the queue for this recipient's index.
+    Delivery(QueueId, u16),
+    /// The caller sees to it ([`Batch::remember`]).
+    Request,
+}
+
+/// A message that is in a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Which mailbox.
+    pub mailbox: MailboxId,
+    /// Its UIDVALIDITY; 0 for a duplicate.
+    pub uidvalidity: u32,
+    /// The UID.
+    pub uid: Uid,
+    /// The modseq with it.
+    pub modseq: ModSeq,
+    /// It was there already.
+    pub duplicate: bool,
+}
+
+/// Parsed structures longer than this are compressed.
+const PACK_MIN: usize = 16 * 1024;
+
+/// The stored form of a parsed message: compressed if it is long.
+pub fn pack(parsed: &[u8]) -> Vec<u8> {
+    blob::encode(parsed, if parsed.len() > PACK_MIN { 3 } else { 0 })
+}
+
+/// The keys by which messages of one conversation find each other: the newest reference first, its own id last.
+pub fn thread_keys(account: AccountId, parsed: &message::Parsed) -> Vec<u64> {
+    let ids = parsed
+        .references
+        .iter()
+        .rev()
+        .chain(&parsed.in_reply_to)
+        .chain(&parsed.message_id);
+    let mut keys: Vec<u64> = Vec::new();
+    for id in ids {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&account.0.to_le_bytes());
+        hasher.update(id.as_bytes());
+        let mut key = [0; 8];
+        hasher.finalize_xof().fill(&mut key);
+        let key = u64::from_le_bytes(key);
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+type Mark = (QueueId, u16, AccountId);
+
+/// Rows to insert.
+#[derive(Default)]
+struct Rows {
+    content: Vec<Value>,
+    message: Vec<Value>,
+    thread: Vec<Value>,
+    delivered: Vec<Value>,
+}
+
+impl Batch {
+    /// Puts messages into mailboxes: a dozen statements for all of them. One result for each, in their order.
+    ///
+    /// # Errors
+    /// [`Error`]: the batch is spoiled.
+    pub async fn put(
+        &mut self,
+        incoming: Vec<Incoming>,
+    ) -> Result<Vec<Result<Placed, Refusal>>, Error> {
+        let mut marks = self.delivered(&incoming).await?;
+        self.prepare(&incoming).await?;
+        let mut threads = self.threads(&incoming).await?;
+        let mut rows = Rows::default();
+        let mut results = Vec::with_capacity(incoming.len());
+        let mut placed: Vec<(usize, Arc<Body>)> = Vec::with_capacity(incoming.len());
+        // A content row needs the blob's number, which is known once all refusals are: 5 values a row, the third is left open.
+        for message in incoming {
+            let mark = match message.once {
+                Once::Delivery(queue, recipient) => Some((queue, recipient, message.account)),
+                Once::Request => None,
+            };
+            if let Some(known) = mark.and_then(|mark| marks.get(&mark)) {
+                results.push(Ok(Placed {
+                    duplicate: true,
+                    ..*known
+                }));
+                continue;
+            }
+            let body = Arc::clone(&message.body);
+            let at = rows.content.len() + 2;
+            let result = self.place(message, &mut threads, &mut rows);
+            if let Ok(done) = result {
+                placed.push((at, body));
+                if let Some(mark) = mark {
+                    marks.insert(mark, done);
+                    rows.delivered.extend(args![
+                        mark.0.0,
+                        u32::from(mark.1),
+                        mark.2.0,
+                        done.mailbox.0,
+                        done.uid.0,
+                        done.modseq.0,
+                        self.now
+                    ]);
+                }
+            }
+            results.push(result);
+        }
+        let numbers = self.blobs(&placed).await?;
+        for (at, body) in &placed {
+            if let (Some(value), Some(number)) = (rows.content.get_mut(*at), numbers.get(&body.id))
+            {
+                *value = (*number).into();
+            }
+        }
+        self.insert(rows).await?;
+        Ok(results)
+    }
+
+    /// What of this was delivered before.
+    async fn delivered(&mut self, incoming: &[Incoming]) -> Result<HashMap<Mark, Placed>, Error> {
+        let mut queue: Vec<u64> = incoming
+            .iter()
+            .filter_map(|message| match message.once {
+                Once::Delivery(queue, _) => Some(queue.0),
+                Once::Request => None,
+            })
+            .collect();
+        queue.sort_unstable();
+        queue.dedup();
+        let mut marks = HashMap::new();
+        if queue.is_empty() {
+            return Ok(marks);
+        }
+        let list = queue.into_iter().map(Value::from).collect();
+        let text = "SELECT queue_id, recipient, account, mailbox, uid, modseq FROM delivered
+            WHERE queue_id IN ({list})";
+        for row in self.tx.fetch_in(text, &[], list).await? {
+            let recipient = u16::try_from(row.int(1)?).unwrap_or(u16::MAX);
+            let mark = (QueueId(row.u64(0)?), recipient, AccountId(row.u64(2)?));
+            let placed = Placed {
+                mailbox: MailboxId(row.u64(3)?),
+                uidvalidity: 0,
+                uid: Uid(row.u32(4)?),
+                modseq: ModSeq(row.u64(5)?),
+                duplicate: true,
+            };
+            marks.insert(mark, placed);
+        }
+        Ok(marks)
+    }
+
+    /// Reads, and where need be makes, the accounts and mailboxes concerned.
+    async fn prepare(&mut self, incoming: &[Incoming]) -> Result<(), Error> {
+        let mut named: Vec<AccountId> = Vec::new();
+        let mut names: Vec<&str> = vec!["INBOX"];
+        let mut ids: Vec<MailboxId> = Vec::new();
+        for message in incoming {
+            match &message.target {
+                Target::Named(name) => {
+                    named.push(message.account);
+                    if !name.is_empty() && !names.contains(&name.as_str()) {
+                        names.push(name);
+                    }
+                }
+                Target::Mailbox(id) => ids.push(*id),
+            }
+        }
+        if !named.is_empty() {
+            self.provision(&named).await?;
+            self.load_named(&named, &names).await?;
+        }
+        self.load_mailboxes(&ids).await?;
+        let owners: Vec<AccountId> = incoming.iter().map(|message| message.account).collect();
+        self.load_accounts(&owners).await
+    }
+
+    /// The conversations that are known by these messages' keys.
+    async fn threads(&mut self, incoming: &[Incoming]) -> Result<HashMap<u64, u64>, Error> {
+        let mut keys: Vec<u64> = incoming
+            .iter()
+            .flat_map(|message| message.threads.iter().copied())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let list = keys.into_iter().map(Value::from).collect();
+        let text = "SELECT hash, thread FROM thread_ref WHERE hash IN ({list})";
+        let rows = self.tx.fetch_in(text, &[], list).await?;
+        rows.iter()
+            .map(|row| Ok((row.u64(0)?, row.u64(1)?)))
+            .collect()
+    }
+
+    /// Decides on one message, and writes its rows down.
+    fn place(
+        &mut self,
+        message: Incoming,
+        threads: &mut HashMap<u64, u64>,
+        rows: &mut Rows,
+    ) -> Result<Placed, Refusal> {
+        let account = message.account;
+        let id = match &message.target {
+            Target::Mailbox(id) => Some(*id),
+            Target::Named(name) => self
+                .named(account, name)
+                .or_else(|| self.named(account, "INBOX")),
+        };
+        let (Some(id), Some(row)) = (id, self.accounts.get_mut(&account)) else {
+            return Err(Refusal::NotFound);
+        };
+        let Some(mailbox) = self
+            .mailboxes
+            .get_mut(&id)
+            .filter(|state| state.account == account)
+        else {
+            return Err(Refusal::NotFound);
+        };
+        let size = message.prefix.len() as u64 + message.body.len;
+        if !message.quota.allows(row, size, 1) {
+            return Err(Refusal::OverQuota);
+        }
+        if mailbox.uidnext == u32::MAX {
+            return Err(Refusal::Invalid("the mailbox has used up its UIDs"));
+        }
+        let uid = mailbox.uidnext;
+        mailbox.uidnext += 1;
+        mailbox.count(message.flags.system, 1, size, true);
+        row.bytes = row.bytes.saturating_add(size);
+        row.messages += 1;
+        let modseq = row.advance();
+        let content = ContentId(row.take_id());
+        let email = row.take_id();
+        let known = message.threads.iter().find_map(|key| threads.get(key));
+        let thread = match known {
+            Some(thread) => *thread,
+            None => row.take_id(),
+        };
+        for key in message.threads {
+            if threads.insert(key, thread).is_none() {
+                rows.thread.extend(args![key, account.0, thread]);
+            }
+        }
+        let uidvalidity = mailbox.uidvalidity;
+        let SystemFlags(flags) = message.flags.system;
+        rows.content.extend(args![
+            account.0,
+            content.0,
+            None::<i64>,
+            message.prefix,
+            message.parsed.as_slice()
+        ]);
+        rows.message.extend(args![
+            id.0,
+            uid,
+            account.0,
+            content.0,
+            email,
+            thread,
+            u32::from(flags),
+            message.flags.keywords,
+            message.date,
+            self.now,
+            modseq,
+            size
+        ]);
+        self.touch(id, modseq);
+        Ok(Placed {
+            mailbox: id,
+            uidvalidity,
+            uid: Uid(uid),
+            modseq: ModSeq(modseq),
+            duplicate: false,
+        })
+    }
+
+    /// The numbers of these bodies; inserts those that are new.
+    async fn blobs(
+        &mut self,
+        bodies: &[(usize, Arc<Body>)],
+    ) -> Result<HashMap<BlobId, u64>, Error> {
+        let mut numbers = HashMap::new();
+        let mut wanted: HashMap<BlobId, &Arc<Body>> = HashMap::new();
+        for (_, body) in bodies {
+            wanted.entry(body.id).or_insert(body);
+        }
+        if wanted.is_empty() {
+            return Ok(numbers);
+        }
+        let list: Vec<Value> = wanted.keys().map(|id| Value::from(id.0)).collect();
+        let text = "SELECT id, hash FROM blob WHERE hash IN ({list})";
+        for row in self.tx.fetch_in(text, &[], list).await? {
+            numbers.insert(reader_hash(row.blob(1)?)?, row.u64(0)?);
+        }
+        wanted.retain(|id, _| !numbers.contains_key(id));
+        if wanted.is_empty() {
+            return Ok(numbers);
+        }
+        let last = self
+            .tx
+            .fetch_optional("SELECT COALESCE(MAX(id), 0) FROM blob", args![])
+            .await?;
+        let mut next = last.map_or(Ok(0), |row| row.u64(0))?;
+        let mut values = Vec::with_capacity(wanted.len() * 4);
+        for (id, body) in wanted {
+            next += 1;
+            numbers.insert(id, next);
+            values.extend(args![next, id.0, body.len, body.data.as_deref()]);
+        }
+        self.tx
+            .insert_many("INSERT INTO blob (id, hash, size, data)", 4, values, "")
+            .await?;
+        Ok(numbers)
+    }
+
+    async fn insert(&mut self, rows: Rows) -> Result<(), Error> {
+        self.tx
+            .insert_many(
+                "INSERT INTO content (account, id, blob_id, prefix, parsed)",
+                5,
+                rows.content,
+                "",
+            )
+            .await?;
+        self.tx
+            .insert_many(
+                "INSERT INTO message (mailbox, uid, account, content, email, thread, flags, keywords, date, saved, modseq, size)",
+                12,
+                rows.message,
+                "",
+            )
+            .await?;
+        self.tx
+            .insert_many(
+                "INSERT {ignore} INTO thread_ref (hash, account, thread)",
+                3,
+                rows.thread,
+                "{do_nothing}",
+            )
+            .await?;
+        self.tx
+            .insert_many(
+                "INSERT INTO delivered (queue_id, recipient, account, mailbox, uid, modseq, at)",
+                7,
+                rows.delivered,
+                "",
+            )
+            .await?;
+        Ok(())
+    }
+}
