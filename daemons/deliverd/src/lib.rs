@@ -1,8 +1,121 @@
-//! deliverd: local delivery.
+//! deliverd: turns a queued message into finished rows of the store.
+//!
+//! queued gives it a message with its local recipients. deliverd asks authd what is behind each address (accounts, aliases,
+//! groups, a catch-all, a subaddress), parses the message once, adds Return-Path and Delivered-To for each copy, and gives
+//! stored all copies together. Addresses elsewhere go back to queued as redirects, which it journals as new messages. The
+//! answer has one outcome a recipient: done when every mailbox behind it has the message, temporary as long as one may get it
+//! later.
+//!
+//! An account gets one copy of a message however many of its addresses were written to. A message that has been at an address
+//! before, which its Delivered-To fields tell, is not taken there again: that ends loops of aliases between hosts.
+//!
+//! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor. Calls
+//! authd (ResolveRecipient) and stored (Deliver). Serves queued alone. It is the parser of hostile input on this side of
+//! the queue: it holds no secret and no right but to deliver.
+//!
+//! STANDARDS: RFC 5321 4.4 (Return-Path), RFC 5233 (subaddresses, as folders), RFC 9228 (Delivered-To), RFC 5322 and RFC 2045
+//! to 2047 (parsing, see the crate `message`).
+//!
+//! RECOVERY: keeps no state. Killed in the middle, it is asked again by queued; stored knows the copies that it has, by the
+//! message's id in the queue, and takes none twice.
 #![forbid(unsafe_code)]
 
-pub mod config;
+mod config;
 mod copies;
 mod delivery;
 
 pub use config::{Config, OverQuota};
+
+use delivery::{Delivery, Directory, Store, StoreResults};
+use ipc::api::authd::{Resolution, ResolveRecipient};
+use ipc::api::deliverd::Deliver;
+use ipc::api::stored;
+use ipc::{Client, Fault, FaultKind, Router};
+use runtime::{Failure, Needs, Setting, Start};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use types::{Address, Role, TraceId};
+
+/// What it needs besides what topology gives it: nothing.
+///
+/// # Errors
+/// None.
+pub fn needs(_config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
+    Ok(Needs::default())
+}
+
+/// How long the store has for a call: a large message to many accounts, on a slow disk.
+const STORE_DEADLINE: Duration = Duration::from_secs(120);
+
+impl Directory for Client {
+    async fn resolve(&self, trace: TraceId, address: &Address) -> Result<Resolution, Fault> {
+        let request = ResolveRecipient {
+            address: address.clone(),
+        };
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+}
+
+/// stored behind its socket. A type of its own, as authd is behind one too.
+struct Stored(Client);
+
+impl Store for Stored {
+    async fn deliver(
+        &self,
+        trace: TraceId,
+        call: stored::Deliver,
+        file: Option<Arc<File>>,
+    ) -> Result<StoreResults, Fault> {
+        let descriptors = match file {
+            Some(file) => {
+                let again = file
+                    .try_clone()
+                    .map_err(|error| Fault::new(FaultKind::Temporary, error.to_string()))?;
+                vec![OwnedFd::from(again)]
+            }
+            None => Vec::new(),
+        };
+        let called = self
+            .0
+            .call_with(trace, &call, descriptors, STORE_DEADLINE)
+            .await;
+        called.map(|(results, _)| results).map_err(Fault::from)
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting.
+pub async fn run(start: Start<Config>) -> Result<(), Failure> {
+    let config = start.config().clone();
+    let places = Arc::new(Semaphore::new(config.concurrency.max(1)));
+    let (authd, stored) = (
+        start.client(Role::Authd),
+        Stored(start.client(Role::Stored)),
+    );
+    let delivery = Arc::new(Delivery::new(authd, stored, config));
+    let router = Router::new(Role::Deliverd).on(move |context, call: Deliver| {
+        let (delivery, places) = (delivery.clone(), places.clone());
+        async move {
+            let closing = |_| Fault::new(FaultKind::Temporary, "shutting down");
+            let _place = places.acquire_owned().await.map_err(closing)?;
+            let mut descriptors = context.descriptors;
+            let file = descriptors.pop().map(File::from);
+            if !descriptors.is_empty() {
+                return Err(Fault::new(
+                    FaultKind::Invalid,
+                    "a call has one descriptor at most",
+                ));
+            }
+            delivery.deliver(call, file).await
+        }
+    });
+    start
+        .serve(router)
+        .await
+        .map_err(|error| Failure::new(error.to_string()))
+}
