@@ -1,2 +1,96 @@
-//! posthouse.
+//! posthouse: the command line tool, and every daemon in one program.
+//!
+//! `posthouse run ROLE` is a daemon, `posthouse up` supervises all of them, everything else asks the running ones over their
+//! sockets. It serves nothing.
+//!
+//! # SECURITY
+//! Runs as whoever calls it. Daemons take its calls when it runs as root, or as their own user when they all share one.
+//! Passwords are read from the terminal or standard input, never from the command line.
+//!
+//! # STANDARDS
+//! Exit status as sysexits does not have it: see `posthouse --help`.
+//!
+//! # RECOVERY
+//! Holds nothing. `up` starts a daemon that ended again, and its children end with it.
 #![forbid(unsafe_code)]
+
+mod cli;
+mod command;
+mod connect;
+mod demo;
+mod failure;
+mod output;
+mod password;
+mod time;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use connect::{Place, Suite};
+use failure::Failure;
+use std::process::ExitCode;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("posthouse: {failure}");
+            failure.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let json = cli.json;
+    let up_dir = matches!(cli.command, Command::Up(_)) && cli.config.is_none();
+    let dir = cli.dir.or_else(|| up_dir.then(|| "var".into()));
+    let place = Place::find(cli.config, dir)?;
+    // What needs no daemon, or becomes one, before there is a reactor.
+    match cli.command {
+        Command::Run { role } => return command::run::run(&place, &role),
+        Command::Config(config) => command::config::run(&place, json, config)?,
+        Command::Completions { shell } => command::man::completions(shell),
+        Command::Man { out } => command::man::pages(&out)?,
+        other => {
+            let reactor = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::new(error.to_string()))?;
+            reactor.block_on(ask(&place, json, other))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure> {
+    if let Command::Up(options) = &command {
+        command::up::write_config(place)?;
+        return command::up::run(place, options).await;
+    }
+    if let Command::Check { offline } = command {
+        return command::check::run(place, json, offline).await;
+    }
+    let suite = Suite::open(place, json)?;
+    match command {
+        Command::Domain(command) => command::domain::run(&suite, command).await,
+        Command::Account(command) => command::account::run(&suite, command).await,
+        Command::Alias(command) => command::alias::run(&suite, command).await,
+        Command::Group(command) => command::group::run(&suite, command).await,
+        Command::AppPassword(command) => command::app_password::run(&suite, command).await,
+        Command::Block(command) => command::block::run(&suite, command).await,
+        Command::Dkim(command) => command::dkim::run(&suite, command).await,
+        Command::Queue(command) => command::queue::run(&suite, command).await,
+        Command::Send(options) => command::send::run(&suite, options).await,
+        Command::Status { security } => command::status::run(&suite, security).await,
+        Command::Metrics => command::status::metrics(&suite).await,
+        Command::Reload => command::status::reload(&suite).await,
+        Command::Probe { role, attempt } => command::probe::run(&suite, &role, attempt).await,
+        Command::Run { .. }
+        | Command::Up(_)
+        | Command::Check { .. }
+        | Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(()),
+    }
+}

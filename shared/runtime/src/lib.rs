@@ -82,7 +82,7 @@ where
             .map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from),
         _ => {
             eprintln!(
-                "usage: {role} [--config FILE]\nThe manual is docs/{role}.md; settings: `posthouse config example`."
+                "usage: {role} [--config FILE]\nEvery setting: `posthouse config example`."
             );
             return ExitCode::from(2);
         }

@@ -1,0 +1,114 @@
+//! `posthouse config`
+
+use crate::cli::Config;
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::output;
+use runtime::Document;
+
+/// Every default with its explanation. A test holds it equal to the defaults.
+pub(crate) const EXAMPLE: &str = include_str!("../example.toml");
+
+pub(crate) fn run(place: &Place, json: bool, command: Config) -> Result<(), Failure> {
+    match command {
+        Config::Check => {
+            check(place)?;
+            output::say(&format!("{} is sound.", place.config.display()));
+        }
+        Config::Show { section } => show(&place.document()?, section.as_deref(), json)?,
+        Config::Example => output::say(EXAMPLE.trim_end()),
+    }
+    Ok(())
+}
+
+/// Reads every section as its daemon does.
+pub(crate) fn check(place: &Place) -> Result<(), Failure> {
+    sections(&place.document()?).map_err(|failure| Failure::check(failure.to_string()))
+}
+
+fn sections(document: &Document) -> Result<(), runtime::Failure> {
+    let suite = document.suite()?;
+    let mut known = vec!["suite", "store", "blob"];
+    macro_rules! daemons {
+        ($($daemon:ident)*) => {$(
+            known.push(stringify!($daemon));
+            let config: $daemon::Config = document.section(stringify!($daemon))?;
+            let setting = runtime::Setting {
+                suite: suite.clone(),
+                document: document.clone(),
+                state_dir: suite.state_dir.clone(),
+            };
+            $daemon::needs(&config, &setting)?;
+        )*};
+    }
+    daemons!(deliverd relayd);
+    document.section::<store::Config>("store")?;
+    document.section::<blob::Config>("blob")?;
+    document.only(&known)
+}
+
+fn show(document: &Document, section: Option<&str>, json: bool) -> Result<(), Failure> {
+    let mut table = document.table().clone();
+    if let Some(section) = section {
+        let found = table.remove(section);
+        table = toml::Table::new();
+        if let Some(found) = found {
+            table.insert(section.to_owned(), found);
+        }
+    }
+    hide(&mut table);
+    if json {
+        output::print(&serde_json::to_value(&table).unwrap_or_default());
+    } else {
+        output::say(table.to_string().trim_end());
+    }
+    Ok(())
+}
+
+/// Secrets that stand in the file itself are not shown.
+fn hide(table: &mut toml::Table) {
+    for (key, value) in table.iter_mut() {
+        let secret = ["password", "secret", "token"]
+            .iter()
+            .any(|word| key.contains(word))
+            && !key.ends_with("_file");
+        match value {
+            toml::Value::Table(below) => hide(below),
+            toml::Value::Array(items) => items
+                .iter_mut()
+                .filter_map(toml::Value::as_table_mut)
+                .for_each(hide),
+            toml::Value::String(text) if secret => "(hidden)".clone_into(text),
+            // postgres://user:password@host
+            toml::Value::String(text) if text.contains("://") && text.contains('@') => {
+                if let (Some((scheme, rest)), true) = (text.split_once("://"), text.contains(':'))
+                    && let Some((user, host)) = rest.rsplit_once('@')
+                {
+                    let user = user.split(':').next().unwrap_or_default();
+                    *text = format!("{scheme}://{user}:(hidden)@{host}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let mut table: toml::Table =
+            "a = { url = 'postgres://me:secret@db/x', api_secret = 's', password_file = '/f' }"
+                .parse()
+                .unwrap();
+        hide(&mut table);
+        let text = table.to_string();
+        assert!(
+            !text.contains("secret@") && !text.contains("'s'") && text.contains("/f"),
+            "{text}"
+        );
+    }
+}

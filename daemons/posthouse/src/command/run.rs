@@ -1,0 +1,22 @@
+//! `posthouse run`: this program contains every role.
+
+use crate::connect::Place;
+use crate::failure::Failure;
+use std::process::ExitCode;
+use types::Role;
+
+pub(crate) fn run(place: &Place, role: &str) -> Result<ExitCode, Failure> {
+    let path = &place.config;
+    let role: Role = role.parse().map_err(|_| {
+        let names: Vec<&str> = super::status::daemons().map(Role::name).collect();
+        Failure::new(format!(
+            "there is no daemon {role}; there are {}",
+            names.join(", ")
+        ))
+    })?;
+    Ok(match role {
+        Role::Deliverd => runtime::run_role(role, path, deliverd::needs, deliverd::run),
+        Role::Relayd => runtime::run_role(role, path, relayd::needs, relayd::run),
+        _ => return Err(Failure::new("posthouse is the tool itself; name a daemon")),
+    })
+}

@@ -1,0 +1,4 @@
+//! See the library.
+fn main() -> std::process::ExitCode {
+    posthouse::main()
+}
