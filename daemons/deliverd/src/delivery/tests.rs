@@ -418,7 +418,7 @@ async fn a_large_body_goes_on_by_its_descriptor() {
         .await
         .unwrap();
     assert_eq!(summary(&delivered), "0:d250");
-    let copies = store.copies.lock().unwrap();
+    let copies = std::mem::take(&mut *store.copies.lock().unwrap());
     assert_eq!(copies[0].message.body, Body::Attached { len });
     assert_eq!(copies[0].attached.as_deref(), Some(body.as_bytes()));
     assert_eq!(
@@ -427,7 +427,6 @@ async fn a_large_body_goes_on_by_its_descriptor() {
             .size,
         len
     );
-    drop(copies);
     assert!(delivery.deliver(attached, None).await.is_err());
 }
 

@@ -79,16 +79,14 @@ async fn job(recipients: &[&str], body: &[u8]) -> Job {
 }
 
 fn statuses(relayed: &Relayed) -> Vec<(char, &Status)> {
-    let outcome = |outcome| match outcome {
-        &Outcome::Done(ref status) => ('d', status),
-        Outcome::Temporary(status) => ('t', status),
-        Outcome::Permanent(status) => ('p', status),
-    };
-    relayed
-        .outcomes
-        .iter()
-        .map(|(_, one)| outcome(one))
-        .collect()
+    fn kind(outcome: &Outcome) -> (char, &Status) {
+        match outcome {
+            Outcome::Done(status) => ('d', status),
+            Outcome::Temporary(status) => ('t', status),
+            Outcome::Permanent(status) => ('p', status),
+        }
+    }
+    relayed.outcomes.iter().map(|(_, one)| kind(one)).collect()
 }
 
 /// `d250 t451 p550`
