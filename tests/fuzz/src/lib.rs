@@ -1,2 +1,0 @@
-//! fuzz.
-#![forbid(unsafe_code)]

@@ -1,0 +1,210 @@
+//! What is fuzzed: the entry points that the pure crates offer, the frames and payloads of ipc, the journal's recovery.
+
+use crate::seeds;
+use ipc::Operation;
+use ipc::frame::Header;
+
+/// A parser under attack.
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Panics if a promise is broken.
+    pub run: fn(&[u8]),
+    /// Where mutation starts.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// What is thrown in.
+    pub words: &'static [&'static [u8]],
+}
+
+const SMTP: &[&[u8]] = &[
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b".\r\n",
+    b"\r\n.\r\n",
+    b"EHLO ",
+    b"MAIL FROM:<",
+    b"RCPT TO:<",
+    b"BDAT ",
+    b" LAST",
+    b"AUTH PLAIN ",
+    b" SIZE=",
+    b" BODY=8BITMIME",
+    b" SMTPUTF8",
+    b" ORCPT=rfc822;",
+    b" NOTIFY=SUCCESS,DELAY",
+    b" ENVID=",
+    b"+41",
+    b"PROXY TCP4 ",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"250-",
+    b"250 ",
+    b"@[127.0.0.1]",
+    b"\"a b\"@",
+    b"xn--",
+];
+const IMAP: &[&[u8]] = &[
+    b"\r\n",
+    b"{5}\r\n",
+    b"{5+}\r\n",
+    b"~{3}\r\n",
+    b"a1 ",
+    b"UID ",
+    b"FETCH ",
+    b"SEARCH ",
+    b"OR ",
+    b"NOT ",
+    b"(",
+    b")",
+    b"(((((((((((((",
+    b"BODY.PEEK[",
+    b"HEADER.FIELDS (",
+    b"]<0.100>",
+    b"1:*",
+    b"*",
+    b"$",
+    b"1,2,3:4",
+    b"NIL",
+    b"\\Seen",
+    b"\"",
+    b"\\\"",
+    b"&Jjo-",
+    b"&",
+    b"%",
+    b"LIST ",
+    b"RETURN (",
+    b"STATUS (",
+    b"APPEND ",
+    b"MODSEQ ",
+    b"CHANGEDSINCE ",
+    b"UNCHANGEDSINCE ",
+    b"1-Jan-2026",
+    b"CHARSET UTF-8",
+    b"STORE ",
+    b"IDLE\r\nDONE\r\n",
+    b"AUTHENTICATE PLAIN ",
+];
+const MIME: &[&[u8]] = &[
+    b"\r\n",
+    b"\n",
+    b"\r\n\r\n",
+    b"--b\r\n",
+    b"--b--\r\n",
+    b"Content-Type: multipart/mixed; boundary=b\r\n",
+    b"Content-Type: message/rfc822\r\n",
+    b"Content-Transfer-Encoding: base64\r\n",
+    b"Content-Transfer-Encoding: quoted-printable\r\n",
+    b"=?utf-8?Q?",
+    b"=?iso-2022-jp?B?",
+    b"?=",
+    b"=3D",
+    b"=\r\n",
+    b"filename*0*=utf-8''",
+    b"boundary=\"",
+    b"(((",
+    b"\"<>\" <a@b>, ",
+    b"References: ",
+    b"<a@b>",
+    b": ;",
+    b" \t",
+    b"charset=utf-7",
+];
+
+/// All targets.
+pub fn all() -> Vec<Target> {
+    let target = |name, run, seeds, words| Target {
+        name,
+        run,
+        seeds,
+        words,
+    };
+    vec![
+        target("smtp-commands", smtp::fuzz::commands, seeds::smtp, SMTP),
+        target("smtp-message", smtp::fuzz::message, seeds::mime, SMTP),
+        target("smtp-replies", smtp::fuzz::replies, seeds::replies, SMTP),
+        target("smtp-small", smtp::fuzz::small, seeds::proxy, SMTP),
+        target("imap", imap::fuzz::fuzz, seeds::imap, IMAP),
+        target("mime", message::fuzz::message, seeds::mime, MIME),
+        target("header", message::fuzz::header, seeds::mime, MIME),
+        target("stored", message::fuzz::stored, seeds::stored, &[]),
+        target("ipc-frame", ipc_frame, seeds::frames, &[]),
+        target("ipc-payload", ipc_payload, seeds::payloads, &[]),
+        target("journal-scan", journal_scan, seeds::journal, &[]),
+        target("journal-recovery", journal_recovery, seeds::journal, &[]),
+    ]
+}
+
+/// A header that is taken says the same when it is written again, and announces no more than the limits allow.
+fn ipc_frame(octets: &[u8]) {
+    if let Ok(Some(header)) = Header::decode(octets) {
+        assert!(header.len as usize <= ipc::frame::MAX_PAYLOAD);
+        assert!(header.descriptors <= ipc::frame::MAX_DESCRIPTORS);
+        assert!(octets.starts_with(&header.encode()));
+    }
+}
+
+/// The requests that carry what strangers sent. What is taken can be written and read again.
+fn ipc_payload(octets: &[u8]) {
+    use ipc::api::{authd, deliverd, keyd, queued, relayd, stored};
+    payload::<queued::Commit>(octets);
+    payload::<relayd::Relay>(octets);
+    payload::<deliverd::Deliver>(octets);
+    payload::<stored::Deliver>(octets);
+    payload::<stored::Mutate>(octets);
+    payload::<authd::AuthStart>(octets);
+    payload::<authd::ResolveRecipient>(octets);
+    payload::<keyd::DkimSign>(octets);
+}
+
+fn payload<T: Operation>(octets: &[u8]) {
+    if let Ok((request, _)) = postcard::take_from_bytes::<T>(octets) {
+        let written = postcard::to_stdvec(&request);
+        assert!(written.is_ok_and(|written| postcard::from_bytes::<T>(&written).is_ok()));
+    }
+}
+
+fn journal_scan(octets: &[u8]) {
+    journal::fuzz::scan(octets);
+}
+
+/// A journal opens on anything that lies in its directory, or says what is wrong; once open it takes records and finds
+/// them again.
+fn journal_recovery(octets: &[u8]) {
+    use journal::{Journal, Kind, Options, Record};
+    let Ok(directory) = tempfile::tempdir() else {
+        return;
+    };
+    let Some(name) = seeds::journal_file_name() else {
+        return;
+    };
+    if std::fs::write(directory.path().join(name), octets).is_err() {
+        return;
+    }
+    let options = || Options {
+        segment_size: 64 * 1024,
+        reserve: 4096,
+        ..Options::default()
+    };
+    let Ok(mut journal) = Journal::open(directory.path(), options()) else {
+        return;
+    };
+    let before = journal.len();
+    let id = u64::MAX - 7;
+    let known = journal.entry(id).is_some();
+    let record = Record {
+        kind: Kind::Put,
+        version: 1,
+        id,
+        parts: [b"after ", b"the ", b"flood"],
+    };
+    let appended = journal.append(&[record], false);
+    assert!(
+        appended.is_ok(),
+        "an open journal takes records: {appended:?}"
+    );
+    journal.close();
+    let again = Journal::open(directory.path(), options());
+    assert!(
+        again.is_ok_and(|again| known || (again.len() == before + 1 && again.entry(id).is_some()))
+    );
+}
