@@ -138,18 +138,14 @@ impl Traits {
 
 /// Where the empty line starts.
 fn header_end(data: &[u8]) -> Option<usize> {
-    let lf = data
-        .windows(2)
-        .position(|pair| pair == b"\n\n")
-        .map(|at| at + 1);
-    let crlf = data
-        .windows(3)
-        .position(|three| three == b"\n\r\n")
-        .map(|at| at + 1);
-    match (lf, crlf) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (found, None) | (None, found) => found,
+    let mut start = 0;
+    for line in data.split_inclusive(|byte| *byte == b'\n') {
+        if start > 0 && (line == b"\n" || line == b"\r\n") {
+            return Some(start);
+        }
+        start += line.len();
     }
+    None
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use crate::config::{AddressOrder, Config};
 use crate::verdict::status;
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use rand::seq::SliceRandom as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -52,10 +52,10 @@ impl NoHosts {
 
 impl Dns {
     /// # Errors
-    /// If the system's resolver configuration cannot be read.
+    /// If the resolver cannot be made of its settings.
     pub(crate) fn new(config: &Config) -> Result<Self, NetError> {
         let mut builder = if config.nameservers.is_empty() {
-            TokioResolver::builder_tokio()?
+            system_resolver()
         } else {
             let servers = config.nameservers.iter().map(|server| {
                 let connections =
@@ -202,6 +202,16 @@ impl Dns {
             _ => Ok(found),
         }
     }
+}
+
+/// The system's name servers; without a usable /etc/resolv.conf the one on this host, as resolv.conf(5) says.
+fn system_resolver() -> ResolverBuilder<TokioRuntimeProvider> {
+    TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no system resolver configuration: asking the name server on this host");
+        let local = NameServerConfig::udp_and_tcp(std::net::Ipv4Addr::LOCALHOST.into());
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    })
 }
 
 /// By preference, at random among equals; without ourselves and what is behind us.

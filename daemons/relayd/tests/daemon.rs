@@ -33,7 +33,7 @@ impl Drop for Daemon {
 fn mail_server() -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (sender, messages) = mpsc::channel();
+    let (sender, messages) = mpsc::sync_channel(8);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
