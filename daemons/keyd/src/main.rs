@@ -1,0 +1,8 @@
+//! The daemon keyd as a program of its own.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runtime::main(types::Role::Keyd, keyd::needs, keyd::run)
+}
