@@ -1,7 +1,7 @@
 //! One attempt at one destination: which way, which hosts in which order, and what becomes of each recipient.
 
 use crate::config::{Config, Protocol, RouteConfig, TlsMode};
-use crate::connection::{self, Connection, Endpoint, Login, Policy};
+use crate::connection::{self, Connection, Endpoint, Login, Policy, Site};
 use crate::dns::{Dns, Host, NoHosts};
 use crate::pool::Pool;
 use crate::tls::TlsClient;
@@ -72,7 +72,7 @@ impl Client {
                     break;
                 }
                 Visit::Failed(status) => {
-                    tracing::info!(host = endpoint.label(), reply = %status, "host failed");
+                    tracing::info!(trace = %job.trace, host = endpoint.label(), reply = %status, "host failed");
                     failures.push(status);
                 }
                 Visit::Uncertain { status, host } => {
@@ -203,13 +203,20 @@ impl Client {
         outcomes: &mut Outcomes,
     ) -> Visit {
         if let Some(mut kept) = self.pool.take(endpoint, policy, &self.config) {
+            kept.trace = job.trace;
             // That it still lives shows here; if it does not, nothing has been lost.
             let alive = kept.command("saying RSET", smtp::client::rset).await;
             if alive.is_ok_and(|reply| reply.is_positive()) {
                 return self.converse(job, endpoint, policy, kept, outcomes).await;
             }
         }
-        match connection::open(endpoint, policy, &self.hostname, &self.config, &self.tls).await {
+        let site = Site {
+            own: &self.hostname,
+            config: &self.config,
+            tls: &self.tls,
+            trace: job.trace,
+        };
+        match connection::open(endpoint, policy, site).await {
             Ok(fresh) => self.converse(job, endpoint, policy, fresh, outcomes).await,
             Err(error) => Visit::Failed(error.status),
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
-use types::{Enhanced, Status};
+use types::{Enhanced, Status, TraceId};
 
 /// Why a connection is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,8 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<String>,
     pub(crate) messages: u32,
     pub(crate) opened: Instant,
+    /// Of the message that it carries now, for logs.
+    pub(crate) trace: TraceId,
     command_timeout: Duration,
 }
 
@@ -139,23 +141,31 @@ async fn within<T>(
     }
 }
 
+/// What a connection is opened with, whatever the host.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'a> {
+    /// Our name.
+    pub(crate) own: &'a str,
+    pub(crate) config: &'a Config,
+    pub(crate) tls: &'a TlsClient,
+    pub(crate) trace: TraceId,
+}
+
 /// Opens a connection up to where MAIL may be said. With opportunistic TLS, a handshake that fails is followed by a second
 /// connection in the clear (RFC 7435).
 pub(crate) async fn open(
     endpoint: &Endpoint,
     policy: &Policy,
-    own: &str,
-    config: &Config,
-    tls: &TlsClient,
+    site: Site<'_>,
 ) -> Result<Connection, OpenError> {
-    match open_once(endpoint, policy, own, config, tls).await {
+    match open_once(endpoint, policy, site).await {
         Err(error) if error.tls_failed && policy.tls == TlsMode::Opportunistic => {
-            tracing::warn!(host = endpoint.label(), reason = %error.status.text, "TLS failed, going on in the clear");
+            tracing::warn!(trace = %site.trace, host = endpoint.label(), reason = %error.status.text, "TLS failed, going on in the clear");
             let plain = Policy {
                 tls: TlsMode::None,
                 ..policy.clone()
             };
-            open_once(endpoint, &plain, own, config, tls).await
+            open_once(endpoint, &plain, site).await
         }
         result => result,
     }
@@ -164,10 +174,11 @@ pub(crate) async fn open(
 async fn open_once(
     endpoint: &Endpoint,
     policy: &Policy,
-    own: &str,
-    config: &Config,
-    tls: &TlsClient,
+    site: Site<'_>,
 ) -> Result<Connection, OpenError> {
+    let Site {
+        own, config, tls, ..
+    } = site;
     let label = endpoint.label();
     let lost = |lost: Lost| OpenError::of(lost.status(&label));
     let connect_timeout = Config::seconds(config.connect_timeout);
@@ -192,6 +203,7 @@ async fn open_once(
         tls: None,
         messages: 0,
         opened: Instant::now(),
+        trace: site.trace,
         command_timeout: Config::seconds(config.command_timeout),
     };
     if policy.tls == TlsMode::Implicit {
@@ -453,8 +465,7 @@ impl Connection {
                     .map_err(|error| Lost::Garbage(stage, error))?;
                 self.taken += taken;
                 if let Some(reply) = reply {
-                    tracing::debug!(
-                        host = self.label,
+                    tracing::debug!(trace = %self.trace, host = self.label,
                         code = reply.code,
                         text = reply.text(),
                         stage,

@@ -130,6 +130,7 @@ impl Service {
         let mut head = signed;
         head.extend_from_slice(&call.prefix);
         Ok(Job {
+            trace: call.trace,
             sender: call.sender,
             ret: call.ret,
             envid: call.envid,

@@ -7,13 +7,15 @@ use crate::verdict::{by_class, with_host};
 use smtp::client::{self, MailFrom, RcptTo, Reply, Stuffer};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use types::{Address, BodyType, Enhanced, Outcome, Ret, Status};
+use types::{Address, BodyType, Enhanced, Outcome, Ret, Status, TraceId};
 
 use ipc::api::relayd::RelayRecipient;
 
 /// What is sent.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// For logs.
+    pub(crate) trace: TraceId,
     pub(crate) sender: Option<Address>,
     pub(crate) ret: Option<Ret>,
     pub(crate) envid: Option<String>,

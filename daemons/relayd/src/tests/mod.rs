@@ -63,6 +63,7 @@ async fn job(recipients: &[&str], body: &[u8]) -> Job {
     let body = BodySource::Inline(Arc::new(body.to_vec()));
     let traits = Traits::of(b"", &body).await.unwrap();
     Job {
+        trace: types::TraceId(1),
         sender: Some("me@us.example".parse().unwrap()),
         ret: None,
         envid: None,
