@@ -1,0 +1,393 @@
+//! What an operator asks: list, show, retry, hold, release, remove, reroute, figures.
+//!
+//! A message is in the journal until its first attempts are over, and in the queue table from then on; an operator sees one
+//! queue. What is under way is told what to do when its attempt is over.
+
+use crate::core::{Core, now};
+use crate::message::{End, Home, Message};
+use crate::table::Waiting;
+use crate::table_control::{Action, Listed, normal};
+use ipc::api::queued::{QueueDetail, QueueEntry, QueueFigures, QueueFilter, QueueRecipient};
+use ipc::{Fault, FaultKind};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use types::{Enhanced, QueueId, Status};
+
+/// Recipients shown of a message.
+const SHOWN: usize = 50;
+/// Messages in one answer: a frame holds no more than 128 KiB.
+const LISTED: u32 = 200;
+/// Octets of the header that are shown.
+const HEADER: usize = 16 * 1024;
+
+fn away(error: sql::Error) -> Fault {
+    Fault::new(FaultKind::Temporary, format!("the queue table: {error}"))
+}
+
+/// Whether a message of the journal is among those that the filter means.
+fn matches(message: &Message, filter: &QueueFilter) -> bool {
+    let by_text = |text: &str, key: &str, domain: &str| {
+        let text = normal(text);
+        text.strip_prefix('@')
+            .map_or_else(|| text == key, |wanted| wanted == domain)
+    };
+    let envelope = &message.head.envelope;
+    let sender = filter
+        .sender
+        .as_ref()
+        .is_none_or(|text| match &envelope.sender {
+            Some(sender) => by_text(text, &sender.key(), sender.domain()),
+            None => text == "<>",
+        });
+    let recipient = filter.recipient.as_ref().is_none_or(|text| {
+        envelope
+            .recipients
+            .iter()
+            .any(|one| by_text(text, &one.address.key(), one.address.domain()))
+    });
+    let held = filter.held.is_none_or(|held| message.steer().held == held);
+    (filter.ids.is_empty() || filter.ids.contains(&message.id)) && sender && recipient && held
+}
+
+fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
+    let done = message.progress().done.clone();
+    let head = &message.head;
+    let left = || {
+        (0_u16..)
+            .zip(&head.envelope.recipients)
+            .filter(|(index, _)| !done.contains(index))
+    };
+    let recipients = left().take(SHOWN).map(|(_, recipient)| QueueRecipient {
+        recipient: recipient.clone(),
+        attempts: 0,
+        next: head.arrived,
+        expires: head.arrived + core.config.expire,
+        last: None,
+    });
+    QueueEntry {
+        id: message.id,
+        trace: head.trace,
+        arrived: head.arrived,
+        size: head.size(),
+        sender: head.envelope.sender.clone(),
+        held: message.steer().held,
+        recipients: recipients.collect(),
+        pending: u32::try_from(left().count()).unwrap_or(u32::MAX),
+    }
+}
+
+fn entry_of_listed(listed: Listed) -> QueueEntry {
+    let Listed { id, head, waiting } = listed;
+    let held = waiting.iter().any(|one| one.held);
+    let pending = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+    let recipients = waiting.into_iter().take(SHOWN).filter_map(|one| {
+        let recipient = head
+            .envelope
+            .recipients
+            .get(usize::from(one.index))?
+            .clone();
+        Some(QueueRecipient {
+            recipient,
+            attempts: one.attempts,
+            next: one.due,
+            expires: one.expires,
+            last: one.last,
+        })
+    });
+    QueueEntry {
+        id,
+        trace: head.trace,
+        arrived: head.arrived,
+        size: head.size(),
+        recipients: recipients.collect(),
+        sender: head.envelope.sender,
+        held,
+        pending,
+    }
+}
+
+impl Core {
+    fn fresh_matching(&self, filter: &QueueFilter, after: Option<QueueId>) -> Vec<Arc<Message>> {
+        let fresh = self.fresh();
+        let behind = fresh
+            .values()
+            .filter(|message| after.is_none_or(|after| message.id > after));
+        behind
+            .filter(|message| matches(message, filter))
+            .cloned()
+            .collect()
+    }
+
+    /// See [`ipc::api::queued::QueueList`].
+    ///
+    /// # Errors
+    /// Temporary: the queue table is away.
+    pub async fn list(
+        &self,
+        filter: &QueueFilter,
+        after: Option<QueueId>,
+        limit: u32,
+    ) -> Result<Vec<QueueEntry>, Fault> {
+        let limit = limit.clamp(1, LISTED);
+        let listed = self
+            .table
+            .list(filter, after.unwrap_or_default(), limit)
+            .await
+            .map_err(away)?;
+        let mut entries: Vec<QueueEntry> = listed.into_iter().map(entry_of_listed).collect();
+        let fresh = self.fresh_matching(filter, after);
+        entries.extend(
+            fresh
+                .iter()
+                .take(limit as usize)
+                .map(|message| entry_of_fresh(self, message)),
+        );
+        entries.sort_by_key(|entry| entry.id);
+        // One that is just being moved is in both.
+        entries.dedup_by_key(|entry| entry.id);
+        entries.truncate(limit as usize);
+        shorten(&mut entries);
+        Ok(entries)
+    }
+
+    /// See [`ipc::api::queued::QueueShow`].
+    ///
+    /// # Errors
+    /// NotFound, and Temporary: the queue table is away.
+    pub async fn show(&self, id: QueueId) -> Result<QueueDetail, Fault> {
+        let fresh = self.fresh().get(&id).cloned();
+        let (message, entry) = match fresh {
+            Some(message) => {
+                let entry = entry_of_fresh(self, &message);
+                (message, entry)
+            }
+            None => {
+                let filter = QueueFilter {
+                    ids: vec![id],
+                    ..QueueFilter::default()
+                };
+                let listed = self
+                    .table
+                    .list(&filter, QueueId(0), 1)
+                    .await
+                    .map_err(away)?
+                    .pop();
+                let listed = listed
+                    .ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no message {id}")))?;
+                let message = Message::new(id, listed.head.clone(), Home::Table, None);
+                (Arc::new(message), entry_of_listed(listed))
+            }
+        };
+        let content = self.content(&message).await?;
+        let mut header = content.prefix.clone();
+        match &content.body {
+            Some(body) => header.extend_from_slice(body.get(..HEADER).unwrap_or(body)),
+            None => header.extend(self.read_body(&message, HEADER as u64)?),
+        }
+        let end = memchr::memmem::find(&header, b"\r\n\r\n").map_or(header.len(), |end| end + 2);
+        header.truncate(end.min(HEADER));
+        Ok(QueueDetail {
+            entry,
+            origin: message.head.origin.clone(),
+            header: header.into(),
+        })
+    }
+
+    /// Retries, holds, releases or reroutes; gives how many messages it concerned.
+    ///
+    /// # Errors
+    /// Temporary: the queue table is away.
+    pub(crate) async fn act(
+        self: &Arc<Self>,
+        filter: &QueueFilter,
+        action: Action,
+    ) -> Result<u64, Fault> {
+        if matches!(action, Action::Retry | Action::Reroute(_)) {
+            self.relays.reopen();
+        }
+        let mut count = 0;
+        for message in self.fresh_matching(filter, None) {
+            let mut steer = message.steer();
+            match &action {
+                Action::Hold => steer.held = true,
+                Action::Release => steer.held = false,
+                Action::Reroute(route) => steer.route = Some(route.clone()),
+                Action::Remove => steer.removed = Some(false),
+                Action::Retry => {}
+            }
+            count += 1;
+        }
+        let mut after = Some(QueueId(0));
+        while let Some(from) = after {
+            let (found, gone, next) = self
+                .table
+                .act(filter, &action, from, now())
+                .await
+                .map_err(away)?;
+            for id in &gone {
+                self.spool.remove(*id);
+            }
+            let less = gone.len() as u64;
+            let _ = self
+                .tabled
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                    Some(n.saturating_sub(less))
+                });
+            count += found;
+            after = next;
+        }
+        self.due.notify_one();
+        tracing::info!(?action, messages = count, "by the operator");
+        Ok(count)
+    }
+
+    /// Removes messages, with reports to their senders if `bounce`.
+    ///
+    /// # Errors
+    /// Temporary: the queue table is away.
+    pub async fn remove(
+        self: &Arc<Self>,
+        filter: &QueueFilter,
+        bounce: bool,
+    ) -> Result<u64, Fault> {
+        if !bounce {
+            return self.act(filter, Action::Remove).await;
+        }
+        let mut count = 0;
+        for message in self.fresh_matching(filter, None) {
+            message.steer().removed = Some(true);
+            count += 1;
+        }
+        let mut after = QueueId(0);
+        loop {
+            let page = self.table.list(filter, after, LISTED).await.map_err(away)?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for listed in page {
+                self.bounce(listed, filter).await;
+                count += 1;
+            }
+        }
+        tracing::info!(messages = count, "removed with reports by the operator");
+        Ok(count)
+    }
+
+    async fn bounce(self: &Arc<Self>, listed: Listed, filter: &QueueFilter) {
+        let message = Arc::new(Message::new(listed.id, listed.head, Home::Table, None));
+        let wanted = filter.recipient.as_deref().map(normal);
+        let concerned = |waiting: &Waiting| {
+            let recipient = message
+                .head
+                .envelope
+                .recipients
+                .get(usize::from(waiting.index));
+            match (&wanted, recipient) {
+                (Some(wanted), Some(recipient)) => match wanted.strip_prefix('@') {
+                    Some(domain) => recipient.address.domain() == domain,
+                    None => recipient.address.key() == *wanted,
+                },
+                _ => true,
+            }
+        };
+        let recipients: Vec<Waiting> = listed.waiting.into_iter().filter(concerned).collect();
+        for job in crate::core::jobs(&message, recipients) {
+            let end = End::Failed(Status {
+                code: 550,
+                enhanced: Enhanced(5, 7, 0),
+                text: "removed from the queue by the operator".to_owned(),
+                host: None,
+            });
+            let ends = vec![end; job.recipients.len()];
+            self.loaded.fetch_add(1, Ordering::Relaxed);
+            self.settle(job, ends, Vec::new()).await;
+        }
+    }
+
+    /// See [`ipc::api::queued::QueueStats`].
+    ///
+    /// # Errors
+    /// Temporary: the queue table is away.
+    pub async fn figures(&self) -> Result<QueueFigures, Fault> {
+        let table = self.table.figures().await.map_err(away)?;
+        let (mut messages, mut held, mut oldest) = (0, 0, table.oldest);
+        let mut by_name: HashMap<String, u64> = table.destinations.iter().cloned().collect();
+        for message in self.fresh().values() {
+            messages += 1;
+            held += u64::from(message.steer().held);
+            oldest = Some(oldest.map_or(message.head.arrived, |first| {
+                first.min(message.head.arrived)
+            }));
+            if let Some(first) = message.head.envelope.recipients.first() {
+                let local = first.route == types::Route::Local;
+                let name = if local {
+                    crate::table::LOCAL
+                } else {
+                    first.address.domain()
+                };
+                *by_name.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        let connections = self.relays.connections();
+        let mut destinations: Vec<(String, u64, u32)> = by_name
+            .into_iter()
+            .map(|(name, count)| {
+                let active = connections.get(&name).copied().unwrap_or(0);
+                (name, count, active)
+            })
+            .collect();
+        destinations.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        destinations.truncate(20);
+        let active = (self.relays.active() + self.locals.active()) as u64;
+        let held = held + table.held;
+        Ok(QueueFigures {
+            messages: messages + table.messages,
+            active,
+            deferred: (messages + table.messages)
+                .saturating_sub(held)
+                .saturating_sub(active),
+            held,
+            bytes: self.writer.bytes() + self.spool.bytes(),
+            oldest: oldest.map_or(0, |first| now().saturating_sub(first)),
+            destinations,
+        })
+    }
+}
+
+/// Makes a list fit into a frame: the recipients shown grow fewer.
+fn shorten(entries: &mut [QueueEntry]) {
+    const ROOM: usize = 96 * 1024;
+    let size = |entry: &QueueEntry| {
+        let one = |recipient: &QueueRecipient| {
+            let last = recipient.last.as_ref();
+            64 + recipient.recipient.address.local().len()
+                + recipient.recipient.address.domain().len()
+                + recipient.recipient.orcpt.as_ref().map_or(0, String::len)
+                + last.map_or(0, |last| {
+                    last.text.len() + last.host.as_ref().map_or(0, String::len)
+                })
+        };
+        100 + entry.recipients.iter().map(one).sum::<usize>()
+    };
+    let mut shown = SHOWN;
+    while shown > 1 && entries.iter().map(size).sum::<usize>() > ROOM {
+        shown /= 2;
+        for entry in entries.iter_mut() {
+            entry.recipients.truncate(shown);
+        }
+    }
+    if entries.iter().map(size).sum::<usize>() > ROOM {
+        for status in entries
+            .iter_mut()
+            .flat_map(|entry| &mut entry.recipients)
+            .filter_map(|one| one.last.as_mut())
+        {
+            let cut = status
+                .text
+                .char_indices()
+                .nth(120)
+                .map_or(status.text.len(), |(at, _)| at);
+            status.text.truncate(cut);
+        }
+    }
+}

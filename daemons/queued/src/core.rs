@@ -1,0 +1,728 @@
+//! The queue itself: what it holds, and how a message comes in.
+
+use crate::config::Config;
+use crate::ids::Ids;
+use crate::local::Locals;
+use crate::message::{Content, Fresh, Home, Job, Message};
+use crate::peers::Peers;
+use crate::record::{self, Head, Note};
+use crate::relays::Relays;
+use crate::report::Reporter;
+use crate::rights::{Allowed, Gate};
+use crate::spool::Spool;
+use crate::table::{LOCAL, Table, Waiting};
+use crate::table_writer::TableWriter;
+use crate::writer::{Caps, Entry, Writer};
+use ipc::api::queued::{Commit, Right};
+use ipc::api::relayd::Relay;
+use ipc::{Fault, FaultKind};
+use journal::{Journal, Kind, Reader};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+use types::{Address, Body, QueueId, Role, Route};
+
+/// Ids that are remembered after their messages are done, so that a repeated commit is known.
+const REMEMBERED: usize = 65_536;
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    now_ms() / 1000
+}
+
+/// Ids that were committed, also those that are done.
+#[derive(Debug, Default)]
+struct Seen {
+    ids: HashSet<u64>,
+    order: VecDeque<u64>,
+    /// Those being committed, and who waits for the same.
+    under_way: HashMap<u64, Awaited>,
+}
+
+/// What is known of an id that is to be committed.
+enum Look {
+    Done,
+    UnderWay(Awaited),
+    New(watch::Sender<Option<Result<(), Fault>>>),
+}
+
+type Awaited = watch::Receiver<Option<Result<(), Fault>>>;
+
+/// How the same commit, made by another call, ended.
+async fn outcome_of(mut same: Awaited) -> Result<(), Fault> {
+    let end = same
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|end| end.clone());
+    end.unwrap_or_else(|| {
+        Err(Fault::new(
+            FaultKind::Temporary,
+            "the same commit broke off",
+        ))
+    })
+}
+
+impl Seen {
+    fn look(&mut self, id: QueueId) -> Look {
+        if let Some(same) = self.under_way.get(&id.0) {
+            return Look::UnderWay(same.clone());
+        }
+        if self.ids.contains(&id.0) {
+            return Look::Done;
+        }
+        let (sender, receiver) = watch::channel(None);
+        self.under_way.insert(id.0, receiver);
+        Look::New(sender)
+    }
+
+    fn insert(&mut self, id: u64) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        while self.order.len() > REMEMBERED {
+            if let Some(old) = self.order.pop_front() {
+                self.ids.remove(&old);
+            }
+        }
+    }
+}
+
+/// Free room as it was looked at last.
+#[derive(Debug, Default)]
+struct Room {
+    looked: AtomicU64,
+    low: AtomicBool,
+}
+
+/// Counters since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) relayed: AtomicU64,
+    pub(crate) deferred: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) reports: AtomicU64,
+}
+
+/// The queue.
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) ids: Ids,
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    pub(crate) spool: Spool,
+    pub(crate) table: Table,
+    pub(crate) table_writer: TableWriter,
+    pub(crate) reporter: Reporter,
+    pub(crate) double_bounces_to: Option<Address>,
+    pub(crate) locals: Locals,
+    pub(crate) relays: Relays,
+    pub(crate) counters: Counters,
+    /// Wakes the loader: something in the table may be due earlier than it thinks.
+    pub(crate) due: Notify,
+    /// Messages of the table that are in memory.
+    pub(crate) loaded: AtomicU64,
+    /// Messages in the table, about.
+    pub(crate) tabled: AtomicU64,
+    pub(crate) stopping: watch::Sender<bool>,
+    gate: Gate,
+    directory: PathBuf,
+    /// The lowest id of this run.
+    started: QueueId,
+    room: Room,
+    /// Messages of the journal.
+    fresh: Mutex<BTreeMap<QueueId, Arc<Message>>>,
+    seen: Mutex<Seen>,
+    memory: AtomicU64,
+    /// What the journal held when it was opened.
+    replay: Mutex<Vec<(QueueId, journal::Entry)>>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "queue in {}", self.directory.display())
+    }
+}
+
+impl Core {
+    /// Opens the queue in a directory. Call [`Core::start`] then. `hostname` is used where the configuration names none.
+    ///
+    /// # Errors
+    /// A text for the operator: the configuration or the disk.
+    pub fn open(
+        config: Config,
+        directory: &Path,
+        hostname: &str,
+        peers: Arc<dyn Peers>,
+    ) -> Result<Arc<Self>, String> {
+        let hostname = if config.hostname.is_empty() {
+            hostname
+        } else {
+            &config.hostname
+        };
+        let options = journal::Options {
+            segment_size: config.segment_size,
+            ..journal::Options::default()
+        };
+        let mut journal = Journal::open(&directory.join("journal"), options)
+            .map_err(|error| error.to_string())?;
+        let disk = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| format!("{what}: {error}")
+        };
+        let mut seen = Seen::default();
+        let freed = journal.take_freed();
+        let mut replay: Vec<_> = journal
+            .live()
+            .map(|(id, entry)| (QueueId(id), entry.clone()))
+            .collect();
+        replay.sort_by_key(|(id, _)| *id);
+        freed
+            .iter()
+            .copied()
+            .chain(replay.iter().map(|(id, _)| id.0))
+            .for_each(|id| seen.insert(id));
+        let highest = seen.ids.iter().max().copied().unwrap_or(0);
+        let networks = config
+            .relay_networks
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<Vec<_>, _>>()?;
+        let double_bounces_to = match config.double_bounces_to.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|error| format!("queued.double_bounces_to: {error}"))?,
+            ),
+        };
+        let from = match config.report_from.as_str() {
+            "" => format!("MAILER-DAEMON@{hostname}"),
+            text => text.to_owned(),
+        };
+        let url = match config.database.as_str() {
+            "sqlite" => format!("sqlite://{}", directory.join("queue.db").display()),
+            url => url.to_owned(),
+        };
+        let caps = Caps {
+            records: config.batch_messages.max(1),
+            bytes: config.batch_bytes.max(1),
+            backlog: config.commit_backlog.max(1),
+        };
+        let (table_writer, changes) = TableWriter::new();
+        let ids =
+            Ids::open(&directory.join("ids"), highest).map_err(disk("the mark of queue ids"))?;
+        let started = ids
+            .reserve(1, now_ms())
+            .map_err(disk("the mark of queue ids"))?;
+        let core = Arc::new(Self {
+            ids,
+            started,
+            reader: journal.reader(),
+            spool: Spool::open(&directory.join("spool"), config.spool_slots)
+                .map_err(disk("the spool"))?,
+            table: Table::new(url, config.node.clone()),
+            table_writer,
+            reporter: Reporter {
+                hostname: hostname.to_owned(),
+                from,
+                return_full_max: config.return_full_max,
+            },
+            double_bounces_to,
+            locals: Locals::new(config.local_concurrency),
+            relays: Relays::new(&config),
+            counters: Counters::default(),
+            due: Notify::new(),
+            loaded: AtomicU64::new(0),
+            tabled: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+            gate: Gate::new(networks),
+            directory: directory.to_owned(),
+            room: Room::default(),
+            fresh: Mutex::default(),
+            seen: Mutex::new(seen),
+            memory: AtomicU64::new(0),
+            replay: Mutex::new(replay),
+            writer: Writer::start(journal, caps).map_err(disk("the journal's thread"))?,
+            peers,
+            config,
+        });
+        tokio::spawn(crate::table_writer::run(Arc::downgrade(&core), changes));
+        Ok(core)
+    }
+
+    /// Begins to deliver: first what an earlier run left.
+    pub fn start(self: &Arc<Self>) {
+        tokio::spawn(crate::replay::run(Arc::clone(self)));
+        tokio::spawn(crate::loader::run(Arc::clone(self)));
+    }
+
+    /// Ends: takes nothing more, writes what is to be written. What is under way is done again by the next run.
+    pub async fn close(self: &Arc<Self>) {
+        self.stopping.send_replace(true);
+        let core = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || {
+            core.writer.close();
+            core.ids.close()
+        });
+        if let Ok(Err(error)) = closed.await {
+            tracing::warn!(%error, "the mark of queue ids");
+        }
+    }
+
+    /// Waits until the queue ends.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        let ended = stopping.wait_for(|stop| *stop).await.is_ok();
+        tracing::trace!(ended, "stopping");
+    }
+
+    /// The lowest id of this run.
+    pub(crate) fn started(&self) -> QueueId {
+        self.started
+    }
+
+    pub(crate) fn take_replay(&self) -> Vec<(QueueId, journal::Entry)> {
+        std::mem::take(&mut *self.replay.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn fresh(&self) -> MutexGuard<'_, BTreeMap<QueueId, Arc<Message>>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves ids.
+    ///
+    /// # Errors
+    /// Temporary: the disk.
+    pub fn reserve(&self, count: u32) -> Result<QueueId, Fault> {
+        self.ids.reserve(count, now_ms()).map_err(|error| {
+            tracing::error!(%error, "the mark of queue ids");
+            Fault::new(FaultKind::Temporary, "the disk of the queue fails")
+        })
+    }
+
+    /// Whether there is room for more.
+    pub(crate) fn check_room(&self) -> Result<(), Fault> {
+        let now = now();
+        if self.room.looked.swap(now, Ordering::Relaxed) != now {
+            let low = match rustix::fs::statvfs(&self.directory) {
+                Ok(stat) => {
+                    let few_files = stat.f_files > 0 && stat.f_favail < 1000;
+                    stat.f_bavail.saturating_mul(stat.f_frsize) < self.config.min_free || few_files
+                }
+                Err(error) => {
+                    tracing::error!(%error, "looking at the free room");
+                    true
+                }
+            };
+            if low && !self.room.low.load(Ordering::Relaxed) {
+                tracing::warn!(directory = %self.directory.display(), "the disk is nearly full: nothing is accepted");
+            }
+            self.room.low.store(low, Ordering::Relaxed);
+        }
+        if self.room.low.load(Ordering::Relaxed) {
+            return Err(Fault::new(
+                FaultKind::Busy,
+                "the disk of the queue is nearly full",
+            ));
+        }
+        let fresh = self.fresh().len();
+        if fresh as u64 + self.tabled.load(Ordering::Relaxed) >= self.config.max_messages
+            || fresh >= self.config.max_fresh.saturating_mul(2)
+        {
+            return Err(Fault::new(FaultKind::Busy, "too many messages are queued"));
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for a body of so many octets.
+    pub(crate) fn check_free(&self, expected: u64) -> Result<(), Fault> {
+        let stat = rustix::fs::statvfs(&self.directory).map_err(|error| {
+            Fault::new(FaultKind::Busy, format!("the disk of the queue: {error}"))
+        })?;
+        if stat.f_bavail.saturating_mul(stat.f_frsize)
+            < self.config.min_free.saturating_add(expected)
+        {
+            return Err(Fault::new(
+                FaultKind::Busy,
+                "no room for a body of that size",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Accepts a message (see [`Commit`]). `connection` is that of the caller, which owns the spool slots it opened.
+    ///
+    /// # Errors
+    /// See [`Commit`].
+    pub async fn commit(
+        self: &Arc<Self>,
+        caller: Role,
+        connection: u64,
+        call: Commit,
+    ) -> Result<(), Fault> {
+        let id = call.id;
+        let look = self.seen().look(id);
+        let sender = match look {
+            // RFC 5321 4.2.5: what was promised once is not taken twice.
+            Look::Done => return Ok(()),
+            Look::UnderWay(same) => return outcome_of(same).await,
+            Look::New(sender) => sender,
+        };
+        // The caller may go away; what was begun is finished.
+        let core = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let result = core.commit_new(caller, connection, call).await;
+            let mut seen = core.seen();
+            seen.under_way.remove(&id.0);
+            if result.is_ok() {
+                seen.insert(id.0);
+                core.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            } else {
+                core.counters.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(seen);
+            sender.send_replace(Some(result.clone()));
+            result
+        });
+        task.await.unwrap_or_else(|_| {
+            self.seen().under_way.remove(&id.0);
+            Err(Fault::new(
+                FaultKind::Internal,
+                "the commit failed; the log says more",
+            ))
+        })
+    }
+
+    async fn commit_new(
+        self: &Arc<Self>,
+        caller: Role,
+        connection: u64,
+        call: Commit,
+    ) -> Result<(), Fault> {
+        self.check_room()?;
+        let Allowed { relay, sign } = self.check(caller, &call).await?;
+        let slot = match &call.body {
+            Body::Inline(octets) if octets.len() > Body::INLINE_MAX => {
+                return Err(Fault::new(
+                    FaultKind::Invalid,
+                    "the body belongs into a spool file",
+                ));
+            }
+            Body::Inline(_) => None,
+            Body::Slot { slot, len } => Some((*slot, *len)),
+            Body::Attached { .. } => {
+                return Err(Fault::new(
+                    FaultKind::Invalid,
+                    "a body must be inline or a slot",
+                ));
+            }
+        };
+        if let Some((slot, len)) = slot {
+            let core = Arc::clone(self);
+            let id = call.id;
+            let settled =
+                tokio::task::spawn_blocking(move || core.spool.commit(slot, connection, id, len))
+                    .await;
+            settled
+                .map_err(|_| std::io::Error::other("the task failed"))
+                .flatten()
+                .map_err(|error| {
+                    let kind = match error.kind() {
+                        std::io::ErrorKind::InvalidInput => FaultKind::Invalid,
+                        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                            FaultKind::Busy
+                        }
+                        _ => FaultKind::Temporary,
+                    };
+                    Fault::new(kind, format!("the spool: {error}"))
+                })?;
+        }
+        let head = Head {
+            trace: call.trace,
+            arrived: now(),
+            origin: origin(&call),
+            may_relay: relay,
+            sign,
+            prefix_len: u32::try_from(call.prefix.len()).unwrap_or(u32::MAX),
+            body_len: call.body.len(),
+            spooled: slot.is_some(),
+            envelope: call.envelope,
+        };
+        let body = match call.body {
+            Body::Inline(octets) => octets.0,
+            _ => Vec::new(),
+        };
+        let fresh = Fresh {
+            id: call.id,
+            head,
+            prefix: call.prefix.0,
+            body,
+        };
+        let accepted = self.accept(vec![fresh], Vec::new()).await;
+        if accepted.is_err() && slot.is_some() {
+            self.spool.remove(call.id);
+        }
+        accepted
+    }
+
+    async fn check(&self, caller: Role, call: &Commit) -> Result<Allowed, Fault> {
+        let invalid = |text: &str| Fault::new(FaultKind::Invalid, text);
+        let count = call.envelope.recipients.len();
+        if count == 0 || count > usize::from(u16::MAX) {
+            return Err(invalid("a message has 1 to 65535 recipients"));
+        }
+        if !self.ids.is_known(call.id) {
+            return Err(invalid("the queue id was never reserved"));
+        }
+        if call.prefix.len() > Body::INLINE_MAX {
+            return Err(invalid("the prefix is too long"));
+        }
+        self.gate.check(&*self.peers, caller, call, now()).await
+    }
+
+    /// Writes messages to the journal, with `more` entries behind them, and begins to deliver them.
+    pub(crate) async fn accept(
+        self: &Arc<Self>,
+        messages: Vec<Fresh>,
+        more: Vec<Entry>,
+    ) -> Result<(), Fault> {
+        let mut heads = Vec::with_capacity(messages.len());
+        let mut entries = Vec::with_capacity(messages.len() + more.len());
+        for message in messages {
+            let parts = [message.head.to_record(), message.prefix, message.body];
+            entries.push(Entry {
+                kind: Kind::Put,
+                version: record::VERSION,
+                id: message.id.0,
+                parts,
+            });
+            heads.push(message.head);
+        }
+        entries.extend(more);
+        let (entries, positions) = self.writer.commit(entries).await?;
+        for ((entry, position), head) in entries.into_iter().zip(positions).zip(heads) {
+            let [_, prefix, body] = entry.parts;
+            let content = Content {
+                prefix,
+                body: (!head.spooled).then_some(body),
+            };
+            self.begin(
+                QueueId(entry.id),
+                head,
+                Home::Journal(position),
+                Some(content),
+                &Note::default(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Begins to deliver a message of the journal.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        id: QueueId,
+        head: Head,
+        home: Home,
+        content: Option<Content>,
+        note: &Note,
+    ) {
+        let weight = content.as_ref().map_or(0, Content::weight);
+        let held = self.memory.fetch_add(weight, Ordering::Relaxed) + weight;
+        let content = if held > self.config.memory {
+            // It is read again from the journal.
+            self.memory.fetch_sub(weight, Ordering::Relaxed);
+            None
+        } else {
+            content
+        };
+        tracing::info!(
+            %id, trace = %head.trace, from = %record::reverse_path(head.envelope.sender.as_ref()),
+            recipients = head.envelope.recipients.len(), size = head.size(), origin = %head.origin, "queued"
+        );
+        let recipients = self.waiting(&head, note);
+        let message = Arc::new(Message::new(id, head, home, content));
+        let many = {
+            let mut fresh = self.fresh();
+            fresh.insert(id, Arc::clone(&message));
+            fresh.len() > self.config.max_fresh
+        };
+        let jobs = jobs(&message, recipients);
+        if jobs.is_empty() {
+            // All were done, and only the mark is missing.
+            message.progress().jobs = 0;
+            self.writer.later(vec![Entry::free(id.0)], false);
+            self.forget(&message);
+            return;
+        }
+        message.progress().jobs = jobs.len();
+        if many {
+            let core = Arc::clone(self);
+            let waiting = jobs.into_iter().flat_map(|job| job.recipients).collect();
+            tokio::spawn(async move { core.park(message, waiting).await });
+            return;
+        }
+        for job in jobs {
+            self.dispatch(job);
+        }
+    }
+
+    /// The recipients of a new message that are not done.
+    fn waiting(&self, head: &Head, note: &Note) -> Vec<Waiting> {
+        let now = now();
+        let is_report = head.envelope.sender.is_none();
+        let expires = head.arrived
+            + if is_report {
+                self.config.expire_reports
+            } else {
+                self.config.expire
+            };
+        let warning = self.config.delay_warning;
+        let attention = if is_report || warning == 0 {
+            expires
+        } else {
+            (head.arrived + warning).min(expires)
+        };
+        let mut waiting = Vec::with_capacity(head.envelope.recipients.len());
+        for (index, recipient) in (0_u16..).zip(&head.envelope.recipients) {
+            if note.done.contains(&index) {
+                continue;
+            }
+            let local = recipient.route == Route::Local && !note.remote.contains(&index);
+            waiting.push(Waiting {
+                index,
+                destination: if local {
+                    LOCAL
+                } else {
+                    recipient.address.domain()
+                }
+                .to_owned(),
+                route: None,
+                held: false,
+                due: now,
+                attention,
+                expires,
+                attempts: 0,
+                last: None,
+            });
+        }
+        waiting
+    }
+
+    /// Sends a job its way.
+    pub(crate) fn dispatch(self: &Arc<Self>, job: Job) {
+        if job.destination == LOCAL {
+            self.locals.submit(self, job);
+        } else {
+            self.relays.submit(self, job);
+        }
+    }
+
+    /// A message of the journal is done, or in the table now.
+    pub(crate) fn forget(&self, message: &Message) {
+        self.fresh().remove(&message.id);
+        self.memory
+            .fetch_sub(message.forget_content(), Ordering::Relaxed);
+    }
+
+    /// Octets of accepted messages in memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// The octets of a message, from memory, the journal or the table.
+    pub(crate) async fn content(&self, message: &Message) -> Result<Arc<Content>, Fault> {
+        if let Some(content) = message.content() {
+            return Ok(content);
+        }
+        let fault = |text: String| Fault::new(FaultKind::Temporary, text);
+        let content = match message.home {
+            Home::Journal(position) => {
+                let record = self
+                    .reader
+                    .read(position)
+                    .map_err(|error| fault(error.to_string()))?;
+                let (head, prefix, body) = Head::of_record(record.version, &record.payload)
+                    .map_err(|error| fault(error.to_string()))?;
+                Content {
+                    prefix: prefix.to_vec(),
+                    body: (!head.spooled).then(|| body.to_vec()),
+                }
+            }
+            Home::Table => {
+                let found = self
+                    .table
+                    .content(message.id)
+                    .await
+                    .map_err(|error| fault(error.to_string()))?;
+                let (prefix, body) =
+                    found.ok_or_else(|| Fault::new(FaultKind::NotFound, "the message is gone"))?;
+                Content { prefix, body }
+            }
+        };
+        Ok(Arc::new(content))
+    }
+}
+
+/// Where a message came from, for people.
+fn origin(call: &Commit) -> String {
+    let right = match &call.origin.right {
+        Right::Incoming => String::new(),
+        Right::Submission(grant) => format!(" as account {}", grant.account),
+        Right::Network(_) => " by its network".to_owned(),
+        Right::Operator => " by the operator".to_owned(),
+    };
+    format!(
+        "{} from {}{right}",
+        call.origin.listener, call.origin.client
+    )
+}
+
+/// The jobs that recipients make: one for those here, and for each destination and way as many as it takes.
+pub(crate) fn jobs(message: &Arc<Message>, recipients: Vec<Waiting>) -> Vec<Job> {
+    let mut by_way: BTreeMap<(String, Option<String>), Vec<Waiting>> = BTreeMap::new();
+    for waiting in recipients {
+        by_way
+            .entry((waiting.destination.clone(), waiting.route.clone()))
+            .or_default()
+            .push(waiting);
+    }
+    let mut jobs = Vec::with_capacity(by_way.len());
+    for ((destination, route), mut recipients) in by_way {
+        let most = if destination == LOCAL {
+            1000
+        } else {
+            Relay::MAX_RECIPIENTS
+        };
+        while !recipients.is_empty() {
+            let rest = recipients.split_off(recipients.len().min(most));
+            jobs.push(Job {
+                message: Arc::clone(message),
+                destination: destination.clone(),
+                route: route.clone(),
+                recipients,
+                probe: 0,
+            });
+            recipients = rest;
+        }
+    }
+    jobs
+}

@@ -1,0 +1,165 @@
+//! Brings what is due from the queue table, destination by destination, and sees to warnings and expiry.
+
+use crate::core::{Core, now};
+use crate::message::{End, Home, Job, Message};
+use crate::report::{Event, Subject};
+use crate::settle::expired;
+use crate::table::{Due, LOCAL, Waiting};
+use sql::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use types::{Enhanced, Status};
+
+/// Destinations looked at in one round.
+const DESTINATIONS: u32 = 64;
+/// Messages of one destination in one round.
+const MESSAGES: usize = 100;
+/// Recipients that need attention in one round.
+const ATTENTION: u32 = 200;
+/// Seconds for which a message that is under way is leased, beyond the time of one attempt.
+const LEASE: u64 = 3600;
+/// Seconds until a destination is looked at again for which there is no room now.
+const LATER: u64 = 2;
+/// The longest sleep: another node may have put something into the table.
+const NAP: u64 = 30;
+
+/// Works until the queue ends.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut known = true;
+    loop {
+        let nap = match round(&core).await {
+            Ok(nap) => {
+                known = true;
+                nap
+            }
+            Err(error) => {
+                if std::mem::take(&mut known) {
+                    tracing::warn!(%error, "the queue table is away");
+                }
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = core.stopped() => return,
+            () = core.due.notified() => {
+                // Let what belongs together arrive together.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            () = tokio::time::sleep(nap) => {}
+        }
+    }
+}
+
+/// Loads what is due; gives how long to sleep.
+async fn round(core: &Arc<Core>) -> Result<Duration, Error> {
+    let time = now();
+    let dues = core.table.due(time, DESTINATIONS).await?;
+    let more = dues.len() == DESTINATIONS as usize;
+    for due in dues {
+        load(core, due, time).await?;
+    }
+    let attention = attend(core, time).await?;
+    if more || attention {
+        return Ok(Duration::from_millis(50));
+    }
+    let next = core.table.next().await?;
+    Ok(Duration::from_secs(
+        next.saturating_sub(now()).clamp(1, NAP),
+    ))
+}
+
+async fn load(core: &Arc<Core>, due: Due, time: u64) -> Result<(), Error> {
+    let loaded = usize::try_from(core.loaded.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+    let lane = if due.name == LOCAL {
+        MESSAGES.saturating_sub(core.locals.backlog() / 2)
+    } else {
+        core.relays.room(&due.name)
+    };
+    let room = core
+        .config
+        .loaded
+        .saturating_sub(loaded)
+        .min(lane)
+        .min(MESSAGES);
+    if room == 0 {
+        return core.table.postpone(&due.name, time + LATER).await;
+    }
+    let until = time + LEASE + core.config.relay_timeout;
+    for (id, head, waiting) in core.table.lease(&due, time, until, room).await? {
+        let message = Arc::new(Message::new(id, head, Home::Table, None));
+        for mut job in crate::core::jobs(&message, waiting) {
+            job.probe = due.failures;
+            core.loaded.fetch_add(1, Ordering::Relaxed);
+            core.dispatch(job);
+        }
+    }
+    Ok(())
+}
+
+/// Warns and gives up; whether there may be more to do.
+async fn attend(core: &Arc<Core>, time: u64) -> Result<bool, Error> {
+    let leased = core
+        .table
+        .lease_attention(time, time + LEASE, ATTENTION)
+        .await?;
+    let any = !leased.is_empty();
+    for (id, head, waiting) in leased {
+        let message = Arc::new(Message::new(id, head, Home::Table, None));
+        let (over, late): (Vec<Waiting>, Vec<Waiting>) = waiting
+            .into_iter()
+            .partition(|waiting| waiting.expires <= time);
+        if !late.is_empty() {
+            warn(core, &message, &late).await?;
+        }
+        if !over.is_empty() {
+            let ends = over
+                .iter()
+                .map(|waiting| End::Failed(expired(waiting.last.clone())))
+                .collect();
+            let destination = over
+                .first()
+                .map(|waiting| waiting.destination.clone())
+                .unwrap_or_default();
+            let job = Job {
+                message,
+                destination,
+                route: None,
+                recipients: over,
+                probe: 0,
+            };
+            core.loaded.fetch_add(1, Ordering::Relaxed);
+            core.settle(job, ends, Vec::new()).await;
+        }
+    }
+    Ok(any)
+}
+
+/// RFC 5321 4.5.4.1, RFC 3461 4.1: tells the sender of a delay, once.
+async fn warn(core: &Arc<Core>, message: &Arc<Message>, late: &[Waiting]) -> Result<(), Error> {
+    let subjects: Vec<Subject> = late
+        .iter()
+        .map(|waiting| Subject {
+            index: waiting.index,
+            event: Event::Delayed,
+            status: waiting.last.clone().unwrap_or_else(|| Status {
+                code: 451,
+                // RFC 3463 X.4.7
+                enhanced: Enhanced(4, 4, 7),
+                text: "the message waits".to_owned(),
+                host: None,
+            }),
+            until: Some(waiting.expires),
+        })
+        .collect();
+    let reports = core.reports(message, &subjects).await;
+    if !reports.is_empty()
+        && let Err(fault) = core.accept(reports, Vec::new()).await
+    {
+        // Leased for a while; then once more.
+        tracing::warn!(id = %message.id, %fault, "a report of a delay");
+        return Ok(());
+    }
+    let indexes: Vec<u16> = late.iter().map(|waiting| waiting.index).collect();
+    core.table.warned(message.id, &indexes).await
+}

@@ -1,0 +1,336 @@
+//! Delivery here, by deliverd: so many calls at once, one for each message.
+
+use crate::core::{Core, now};
+use crate::message::{End, Fresh, Job};
+use crate::record::Head;
+use crate::report::Event;
+use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
+use ipc::{Fault, FaultKind};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use types::{Body, Enhanced, Envelope, Octets, Outcome, Recipient, Route, Status};
+
+/// How often a call is tried again before the message waits for its next attempt, and how long between, in milliseconds.
+const PAUSES: [u64; 3] = [200, 1000, 3000];
+
+#[derive(Debug, Default)]
+struct Line {
+    active: usize,
+    waiting: VecDeque<Job>,
+}
+
+/// The jobs for deliverd.
+#[derive(Debug)]
+pub(crate) struct Locals {
+    most: usize,
+    line: Mutex<Line>,
+}
+
+impl Locals {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most: most.max(1),
+            line: Mutex::default(),
+        }
+    }
+
+    /// Jobs that wait or are under way.
+    pub(crate) fn backlog(&self) -> usize {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.active + line.waiting.len()
+    }
+
+    /// How many are under way.
+    pub(crate) fn active(&self) -> usize {
+        self.line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .active
+    }
+
+    pub(crate) fn submit(&self, core: &Arc<Core>, job: Job) {
+        {
+            let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+            if line.active >= self.most {
+                line.waiting.push_back(job);
+                return;
+            }
+            line.active += 1;
+        }
+        let core = Arc::clone(core);
+        tokio::spawn(async move {
+            let mut next = Some(job);
+            while let Some(job) = next {
+                attempt(&core, job).await;
+                next = core.locals.next();
+            }
+        });
+    }
+
+    /// The next job for a worker, which ends if there is none.
+    fn next(&self) -> Option<Job> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = line.waiting.pop_front();
+        if next.is_none() {
+            line.active = line.active.saturating_sub(1);
+        }
+        next
+    }
+}
+
+async fn attempt(core: &Arc<Core>, job: Job) {
+    if let Some(ends) = core.steered(&job) {
+        core.settle(job, ends, Vec::new()).await;
+        return;
+    }
+    match deliver(core, &job).await {
+        Ok(delivered) => {
+            let (ends, fresh) = ends(core, &job, delivered).await;
+            core.settle(job, ends, fresh).await;
+        }
+        Err(fault) => {
+            tracing::warn!(id = %job.message.id, trace = %job.message.head.trace, %fault, "not delivered");
+            let status = Status {
+                code: 451,
+                enhanced: Enhanced(4, 3, 0),
+                text: fault.text,
+                host: None,
+            };
+            let ends = vec![core.again(&job, status); job.recipients.len()];
+            core.settle(job, ends, Vec::new()).await;
+        }
+    }
+}
+
+async fn deliver(core: &Arc<Core>, job: &Job) -> Result<Delivered, Fault> {
+    let message = &job.message;
+    let content = core.content(message).await?;
+    let recipients = job.recipients.iter().filter_map(|waiting| {
+        let recipient = message
+            .head
+            .envelope
+            .recipients
+            .get(usize::from(waiting.index))?;
+        Some(LocalRecipient {
+            index: waiting.index,
+            address: recipient.address.clone(),
+            orcpt: recipient.orcpt.clone(),
+            notify: recipient.notify,
+        })
+    });
+    let call = Deliver {
+        id: message.id,
+        trace: message.head.trace,
+        arrived: message.head.arrived,
+        sender: message.head.envelope.sender.clone(),
+        recipients: recipients.collect(),
+        prefix: Octets(content.prefix.clone()),
+        body: match &content.body {
+            Some(body) => Body::Inline(Octets(body.clone())),
+            None => Body::Attached {
+                len: message.head.body_len,
+            },
+        },
+    };
+    drop(content);
+    let mut pauses = PAUSES.iter();
+    loop {
+        let file = core.open_body(message)?;
+        match core.peers.deliver(&call, file).await {
+            Err(fault) if fault.is_temporary() => {
+                let Some(pause) = pauses.next() else {
+                    return Err(fault);
+                };
+                tracing::debug!(id = %message.id, %fault, "once more");
+                tokio::time::sleep(Duration::from_millis(*pause)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// What became of each recipient, and what follows from it.
+async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, Vec<Fresh>) {
+    let mut outcomes: HashMap<u16, Outcome> = delivered.outcomes.into_iter().collect();
+    let mut fresh = Vec::new();
+    // Recipients whose success another host reports, and those that go round in circles.
+    let mut redirected: HashMap<u16, Option<Status>> = HashMap::new();
+    for follow_up in delivered.follow_ups {
+        let FollowUp::Redirect { index, to, prefix } = follow_up;
+        match redirect(core, job, index, to, prefix).await {
+            Ok(message) => {
+                fresh.extend(message);
+                redirected.entry(index).or_insert(None);
+            }
+            Err(status) => drop(redirected.insert(index, Some(status))),
+        }
+    }
+    let ends = job
+        .recipients
+        .iter()
+        .map(|waiting| match outcomes.remove(&waiting.index) {
+            Some(Outcome::Done(status)) => match redirected.remove(&waiting.index) {
+                Some(Some(failure)) if failure.code >= 500 => End::Failed(failure),
+                Some(Some(failure)) => core.again_for(waiting, failure),
+                Some(None) => End::Done(status, None),
+                None => {
+                    core.counters.delivered.fetch_add(1, Ordering::Relaxed);
+                    End::Done(status, Some(Event::Delivered))
+                }
+            },
+            Some(Outcome::Temporary(status)) => core.again_for(waiting, status),
+            // The domain is no longer ours (RFC 3463 X.1.2). Only what had the right to go elsewhere from the start does.
+            Some(Outcome::Permanent(Status {
+                enhanced: Enhanced(_, 1, 2),
+                host: None,
+                ..
+            })) if job.message.head.may_relay => End::Remote,
+            Some(Outcome::Permanent(status)) => End::Failed(status),
+            None => core.again_for(
+                waiting,
+                Status {
+                    code: 451,
+                    enhanced: Enhanced(4, 3, 5),
+                    text: "deliverd said nothing of this recipient".to_owned(),
+                    host: None,
+                },
+            ),
+        })
+        .collect();
+    (ends, fresh)
+}
+
+/// The same message to other addresses.
+async fn redirect(
+    core: &Arc<Core>,
+    job: &Job,
+    index: u16,
+    to: Vec<types::Address>,
+    first: Octets,
+) -> Result<Option<Fresh>, Status> {
+    let message = &job.message;
+    let Some(original) = message.head.envelope.recipients.get(usize::from(index)) else {
+        return Ok(None);
+    };
+    if to.is_empty() {
+        return Ok(None);
+    }
+    let unavailable = |fault: Fault| Status {
+        code: 451,
+        enhanced: Enhanced(4, 3, 0),
+        text: fault.text,
+        host: None,
+    };
+    let content = core.content(message).await.map_err(unavailable)?;
+    let header = match &content.body {
+        Some(body) => body.clone(),
+        None => core.read_body(message, 64 * 1024).map_err(unavailable)?,
+    };
+    if is_loop(
+        &content.prefix,
+        &header,
+        &original.address.key(),
+        core.config.max_hops,
+    ) {
+        return Err(Status {
+            code: 554,
+            // RFC 3463 X.4.6
+            enhanced: Enhanced(5, 4, 6),
+            text: "the message goes round in a circle".to_owned(),
+            host: None,
+        });
+    }
+    let id = core.reserve(1).map_err(unavailable)?;
+    let mut prefix = first.0;
+    prefix.extend_from_slice(&content.prefix);
+    if message.head.spooled {
+        core.spool
+            .link(message.id, id)
+            .map_err(|error| unavailable(Fault::new(FaultKind::Temporary, error.to_string())))?;
+    }
+    let orcpt = original
+        .orcpt
+        .clone()
+        .or_else(|| Some(format!("rfc822;{}", original.address)));
+    let head = Head {
+        trace: message.head.trace,
+        arrived: now(),
+        origin: format!("redirected from {} for {}", message.id, original.address),
+        // The alias is the site's own will.
+        may_relay: true,
+        sign: false,
+        envelope: Envelope {
+            recipients: to
+                .into_iter()
+                .map(|address| Recipient {
+                    address,
+                    orcpt: orcpt.clone(),
+                    notify: original.notify,
+                    route: Route::Remote,
+                })
+                .collect(),
+            ..message.head.envelope.clone()
+        },
+        prefix_len: u32::try_from(prefix.len()).unwrap_or(u32::MAX),
+        body_len: message.head.body_len,
+        spooled: message.head.spooled,
+    };
+    let body = content.body.clone().unwrap_or_default();
+    Ok(Some(Fresh {
+        id,
+        head,
+        prefix,
+        body,
+    }))
+}
+
+/// Whether a message that is to be redirected was at this address before (RFC 9228), or too often at any host (RFC 5321 6.3).
+fn is_loop(prefix: &[u8], body: &[u8], address: &str, max_hops: usize) -> bool {
+    let end = memchr::memmem::find(body, b"\r\n\r\n").unwrap_or(body.len());
+    let mut received = 0;
+    for line in prefix
+        .split(|octet| *octet == b'\n')
+        .chain(body.get(..end).unwrap_or(body).split(|o| *o == b'\n'))
+    {
+        let Some(colon) = line.iter().position(|octet| *octet == b':') else {
+            continue;
+        };
+        let (name, value) = line.split_at(colon);
+        if name.eq_ignore_ascii_case(b"received") {
+            received += 1;
+        } else if name.eq_ignore_ascii_case(b"delivered-to") {
+            let value = String::from_utf8_lossy(value.get(1..).unwrap_or_default())
+                .trim()
+                .to_lowercase();
+            if value.trim_matches(['<', '>']) == address {
+                return true;
+            }
+        }
+    }
+    received > max_hops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circles_are_seen() {
+        let body = b"Received: a\r\nDelivered-To: Jane@example.org\r\nSubject: x\r\n\r\nDelivered-To: bob@example.org\r\n";
+        assert!(is_loop(b"", body, "jane@example.org", 50));
+        assert!(
+            !is_loop(b"", body, "bob@example.org", 50),
+            "only the header counts"
+        );
+        assert!(is_loop(
+            b"Delivered-To: bob@example.org\r\n",
+            body,
+            "bob@example.org",
+            50
+        ));
+        assert!(!is_loop(b"Received: b\r\n", body, "x@example.org", 2));
+        assert!(is_loop(b"Received: b\r\n", body, "x@example.org", 1));
+    }
+}

@@ -1,0 +1,203 @@
+//! What the journal and the queue table keep of a message. Versioned: a version is never changed once it was released.
+
+use serde::{Deserialize, Serialize};
+use types::{Address, Envelope, TraceId};
+
+/// The version that is written.
+pub(crate) const VERSION: u8 = 1;
+
+/// All that is known of a message besides its octets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    pub(crate) trace: TraceId,
+    /// Seconds since 1970.
+    pub(crate) arrived: u64,
+    /// From where, for people.
+    pub(crate) origin: String,
+    /// Whether it may go to other hosts.
+    pub(crate) may_relay: bool,
+    /// Whether it is signed on its way to other hosts.
+    pub(crate) sign: bool,
+    pub(crate) envelope: Envelope,
+    pub(crate) prefix_len: u32,
+    pub(crate) body_len: u64,
+    /// Whether the body is in the spool, otherwise it follows the prefix.
+    pub(crate) spooled: bool,
+}
+
+/// What happened to a message that is still in the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// Recipients that are done.
+    pub(crate) done: Vec<u16>,
+    /// Recipients that were taken for local and are not.
+    pub(crate) remote: Vec<u16>,
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("version {0} is not known to this program")]
+    Version(u8),
+    #[error("its content is malformed")]
+    Malformed,
+}
+
+impl Head {
+    /// Its octets with their length before them: the first part of a journal record.
+    pub(crate) fn to_record(&self) -> Vec<u8> {
+        let mut octets = postcard::to_extend(self, vec![0; 4]).unwrap_or_default();
+        let len = u32::try_from(octets.len().saturating_sub(4)).unwrap_or(0);
+        if let Some(first) = octets.first_chunk_mut::<4>() {
+            *first = len.to_le_bytes();
+        }
+        octets
+    }
+
+    /// Reads a journal record: the head, the prefix, the body (empty if it is in the spool).
+    pub(crate) fn of_record(
+        version: u8,
+        payload: &[u8],
+    ) -> Result<(Self, &[u8], &[u8]), RecordError> {
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let (len, rest) = payload
+            .split_first_chunk::<4>()
+            .ok_or(RecordError::Malformed)?;
+        let (head, rest) = rest
+            .split_at_checked(u32::from_le_bytes(*len) as usize)
+            .ok_or(RecordError::Malformed)?;
+        let head: Self = postcard::from_bytes(head).map_err(|_| RecordError::Malformed)?;
+        let (prefix, body) = rest
+            .split_at_checked(head.prefix_len as usize)
+            .ok_or(RecordError::Malformed)?;
+        if !head.spooled && body.len() as u64 != head.body_len {
+            return Err(RecordError::Malformed);
+        }
+        Ok((head, prefix, body))
+    }
+
+    /// Its octets with the version before them: a column of the queue table.
+    pub(crate) fn to_column(&self) -> Vec<u8> {
+        versioned(self)
+    }
+
+    /// Reads a column of the queue table.
+    pub(crate) fn of_column(octets: &[u8]) -> Result<Self, RecordError> {
+        of_versioned(octets)
+    }
+
+    /// Octets of the whole message.
+    pub(crate) fn size(&self) -> u64 {
+        u64::from(self.prefix_len) + self.body_len
+    }
+}
+
+impl Note {
+    /// A journal record's payload.
+    pub(crate) fn to_record(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Reads a journal record's payload.
+    pub(crate) fn of_record(version: u8, payload: &[u8]) -> Result<Self, RecordError> {
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        postcard::from_bytes(payload).map_err(|_| RecordError::Malformed)
+    }
+}
+
+/// A value for a column, its version first.
+pub(crate) fn versioned<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
+}
+
+/// Reads what [`versioned`] wrote.
+pub(crate) fn of_versioned<T: for<'de> Deserialize<'de>>(octets: &[u8]) -> Result<T, RecordError> {
+    match octets.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| RecordError::Malformed),
+        Some((version, _)) => Err(RecordError::Version(*version)),
+        None => Err(RecordError::Malformed),
+    }
+}
+
+/// A sender as people write it.
+pub(crate) fn reverse_path(sender: Option<&Address>) -> String {
+    sender.map_or_else(|| "<>".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use types::{BodyType, Notify, Recipient, Route};
+
+    pub(crate) fn head() -> Head {
+        Head {
+            trace: TraceId(7),
+            arrived: 1_800_000_000,
+            origin: "mx from 192.0.2.1".to_owned(),
+            may_relay: false,
+            sign: true,
+            envelope: Envelope {
+                sender: Some("a@example.org".parse().unwrap()),
+                ret: None,
+                envid: Some("x".to_owned()),
+                body: BodyType::EightBit,
+                smtputf8: false,
+                require_tls: false,
+                recipients: vec![Recipient {
+                    address: "b@example.net".parse().unwrap(),
+                    orcpt: None,
+                    notify: Notify::default(),
+                    route: Route::Local,
+                }],
+            },
+            prefix_len: 3,
+            body_len: 4,
+            spooled: false,
+        }
+    }
+
+    #[test]
+    fn records_are_read_back() {
+        let mut record = head().to_record();
+        record.extend_from_slice(b"pre");
+        record.extend_from_slice(b"body");
+        assert_eq!(
+            Head::of_record(VERSION, &record).unwrap(),
+            (head(), b"pre".as_slice(), b"body".as_slice())
+        );
+        assert_eq!(Head::of_column(&head().to_column()).unwrap(), head());
+        assert!(matches!(
+            Head::of_record(9, &record),
+            Err(RecordError::Version(9))
+        ));
+        for cut in 0..record.len() {
+            assert!(Head::of_record(VERSION, record.get(..cut).unwrap()).is_err());
+        }
+        let note = Note {
+            done: vec![1, 2],
+            remote: vec![3],
+        };
+        assert_eq!(Note::of_record(VERSION, &note.to_record()).unwrap(), note);
+    }
+
+    /// What version 1 looks like on the disk: this must never change.
+    #[test]
+    fn version_one_is_frozen() {
+        let octets = head().to_column();
+        assert_eq!(
+            octets
+                .iter()
+                .map(|octet| format!("{octet:02x}"))
+                .collect::<String>(),
+            "010780a4a7da06116d782066726f6d203139322e302e322e310001010161\
+             0b6578616d706c652e6f726700010178010000010162\
+             0b6578616d706c652e6e657400000101000003 0400"
+                .replace(' ', "")
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! The tables of deferred mail.
+//!
+//! `queue_recipient` is the work: one row for each recipient that is not done, with the destination that serves it, when it is
+//! due, and who has it leased until when. `queue_message` is what is delivered. `queue_destination` has a row for each
+//! destination with work and says when to look at it again, so that neither a dead destination nor its backlog costs
+//! anything until then.
+
+use sql::Migration;
+
+/// The name of the schema.
+pub(crate) const COMPONENT: &str = "queue";
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "messages, recipients and destinations of deferred mail",
+    statements: &[
+        "CREATE TABLE IF NOT EXISTS queue_message (
+            id {bigint} NOT NULL PRIMARY KEY,
+            node {key} NOT NULL,
+            arrived {bigint} NOT NULL,
+            size {bigint} NOT NULL,
+            sender {name} NOT NULL,
+            sender_domain {key} NOT NULL,
+            head {blob} NOT NULL,
+            prefix {blob} NOT NULL,
+            body {blob}
+        ) {table}",
+        "CREATE TABLE IF NOT EXISTS queue_recipient (
+            id {bigint} NOT NULL,
+            idx {bigint} NOT NULL,
+            destination {key} NOT NULL,
+            address {name} NOT NULL,
+            domain {key} NOT NULL,
+            route {key},
+            held {bigint} NOT NULL,
+            due {bigint} NOT NULL,
+            attention {bigint} NOT NULL,
+            expires {bigint} NOT NULL,
+            attempts {bigint} NOT NULL,
+            last {blob},
+            lease_owner {key},
+            lease_until {bigint} NOT NULL,
+            PRIMARY KEY (id, idx)
+        ) {table}",
+        "CREATE INDEX {if_not_exists} queue_recipient_due ON queue_recipient (destination, held, due)",
+        "CREATE INDEX {if_not_exists} queue_recipient_attention ON queue_recipient (held, attention)",
+        "CREATE INDEX {if_not_exists} queue_recipient_address ON queue_recipient (address)",
+        "CREATE INDEX {if_not_exists} queue_recipient_domain ON queue_recipient (domain)",
+        "CREATE TABLE IF NOT EXISTS queue_destination (
+            name {key} NOT NULL PRIMARY KEY,
+            next {bigint} NOT NULL,
+            failures {bigint} NOT NULL
+        ) {table}",
+        "CREATE INDEX {if_not_exists} queue_destination_next ON queue_destination (next)",
+    ],
+}];

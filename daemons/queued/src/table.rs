@@ -1,0 +1,621 @@
+//! The queue table: mail that waits. See [`crate::schema`].
+
+use crate::record::{self, Head};
+use crate::schema::{COMPONENT, MIGRATIONS};
+use sql::{Db, Error, Kind, Options, Row, Tx, Value, args};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use tokio::sync::OnceCell;
+use types::{QueueId, Status};
+
+/// The destination of recipients here.
+pub(crate) const LOCAL: &str = "local";
+/// A time that never comes, in seconds since 1970.
+pub(crate) const NEVER: u64 = 1 << 50;
+
+/// A message that goes into the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Parked {
+    pub(crate) id: QueueId,
+    pub(crate) head: Head,
+    pub(crate) prefix: Vec<u8>,
+    /// `None` if it is in the spool.
+    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) recipients: Vec<Waiting>,
+}
+
+/// A recipient that waits. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) index: u16,
+    /// [`LOCAL`] or a domain.
+    pub(crate) destination: String,
+    pub(crate) route: Option<String>,
+    pub(crate) held: bool,
+    pub(crate) due: u64,
+    /// When the sender is to be warned or the message to be given up.
+    pub(crate) attention: u64,
+    pub(crate) expires: u64,
+    pub(crate) attempts: u32,
+    pub(crate) last: Option<Status>,
+}
+
+/// A destination that is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) name: String,
+    pub(crate) failures: u32,
+}
+
+/// What became of recipients of a message in the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) id: QueueId,
+    pub(crate) done: Vec<u16>,
+    /// With their new times. Their destination may be another one now.
+    pub(crate) again: Vec<Waiting>,
+}
+
+/// What is asked of the table's writer.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Park(Box<Parked>),
+    Settle(Settled),
+}
+
+/// The table. It may be away when queued starts, and is opened when it is first needed.
+#[derive(Debug)]
+pub(crate) struct Table {
+    url: String,
+    node: String,
+    db: OnceCell<Db>,
+}
+
+fn malformed(_: record::RecordError) -> Error {
+    Error::new(Kind::Corrupt, "a row of the queue table cannot be read")
+}
+
+fn number(value: u64) -> Value {
+    Value::from(value)
+}
+
+impl Table {
+    pub(crate) fn new(url: String, node: String) -> Self {
+        Self {
+            url,
+            node,
+            db: OnceCell::new(),
+        }
+    }
+
+    /// The database, opened and migrated.
+    pub(crate) async fn db(&self) -> Result<&Db, Error> {
+        self.db
+            .get_or_try_init(|| async {
+                let options = Options { max_connections: 4, mmap_mib: 0, cache_kib: 2048, ..Options::writer() };
+                let db = Db::open(&self.url, &options).await?;
+                sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
+                // What an earlier run of this node had in its hands.
+                db.execute(
+                    "UPDATE queue_recipient SET lease_until = 0, lease_owner = NULL WHERE lease_owner = ?",
+                    args![self.node.as_str()],
+                )
+                .await?;
+                db.execute("UPDATE queue_destination SET next = 0 WHERE failures = 0", args![]).await?;
+                Ok(db)
+            })
+            .await
+    }
+
+    /// Which of these messages it has.
+    pub(crate) async fn known(&self, ids: &[QueueId]) -> Result<BTreeSet<QueueId>, Error> {
+        let list = ids.iter().map(|id| number(id.0)).collect();
+        let rows = self
+            .db()
+            .await?
+            .fetch_in(
+                "SELECT id FROM queue_message WHERE id IN ({list})",
+                &[],
+                list,
+            )
+            .await?;
+        rows.iter().map(|row| row.u64(0).map(QueueId)).collect()
+    }
+
+    /// Makes all changes in one transaction. Gives the messages of which nothing is left.
+    pub(crate) async fn change(&self, changes: &[Change]) -> Result<Vec<QueueId>, Error> {
+        let mut tx = self.db().await?.begin().await?;
+        self.park(&mut tx, changes).await?;
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            if let Change::Settle(settled) = change {
+                self.settle(&mut tx, settled).await?;
+                if !settled.done.is_empty() {
+                    touched.insert(settled.id);
+                }
+            }
+        }
+        let gone = remove_empty(&mut tx, touched).await?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+
+    async fn park(&self, tx: &mut Tx, changes: &[Change]) -> Result<(), Error> {
+        let parked = || {
+            changes.iter().filter_map(|change| match change {
+                Change::Park(parked) => Some(parked),
+                Change::Settle(_) => None,
+            })
+        };
+        let mut messages = Vec::new();
+        let mut recipients = Vec::new();
+        let mut destinations: BTreeMap<&str, u64> = BTreeMap::new();
+        for message in parked() {
+            let sender = message.head.envelope.sender.as_ref();
+            messages.extend(args![
+                message.id.0,
+                self.node.as_str(),
+                message.head.arrived,
+                message.head.size(),
+                sender.map(types::Address::key).unwrap_or_default(),
+                sender
+                    .map(|sender| sender.domain().to_owned())
+                    .unwrap_or_default(),
+                message.head.to_column(),
+                message.prefix.clone(),
+                message.body.clone(),
+            ]);
+            for waiting in &message.recipients {
+                let Some(recipient) = message
+                    .head
+                    .envelope
+                    .recipients
+                    .get(usize::from(waiting.index))
+                else {
+                    continue;
+                };
+                recipients.extend(args![
+                    message.id.0,
+                    u32::from(waiting.index),
+                    waiting.destination.as_str(),
+                    recipient.address.key(),
+                    recipient.address.domain(),
+                    waiting.route.clone(),
+                    waiting.held,
+                    waiting.due,
+                    waiting.attention,
+                    waiting.expires,
+                    waiting.attempts,
+                    waiting.last.as_ref().map(record::versioned),
+                    Value::Null,
+                    0_u64,
+                ]);
+                if !waiting.held {
+                    let next = destinations
+                        .entry(&waiting.destination)
+                        .or_insert(waiting.due);
+                    *next = waiting.due.min(*next);
+                }
+            }
+        }
+        if messages.is_empty() {
+            return Ok(());
+        }
+        tx.insert_many(
+            "INSERT {ignore} INTO queue_message
+                (id, node, arrived, size, sender, sender_domain, head, prefix, body)",
+            9,
+            messages,
+            "{do_nothing}",
+        )
+        .await?;
+        tx.insert_many(
+            "INSERT {ignore} INTO queue_recipient (id, idx, destination, address, domain, route, held, due, attention,
+                expires, attempts, last, lease_owner, lease_until)",
+            14,
+            recipients,
+            "{do_nothing}",
+        )
+        .await?;
+        for (name, next) in destinations {
+            look_at(tx, name, next).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, tx: &mut Tx, settled: &Settled) -> Result<(), Error> {
+        if !settled.done.is_empty() {
+            let list = settled
+                .done
+                .iter()
+                .map(|index| Value::from(u32::from(*index)))
+                .collect();
+            tx.execute_in(
+                "DELETE FROM queue_recipient WHERE id = ? AND idx IN ({list})",
+                &args![settled.id.0],
+                list,
+            )
+            .await?;
+        }
+        for waiting in &settled.again {
+            tx.execute(
+                "UPDATE queue_recipient SET destination = ?, due = ?, attempts = ?, last = ?, lease_owner = NULL,
+                    lease_until = 0 WHERE id = ? AND idx = ?",
+                args![
+                    waiting.destination.as_str(),
+                    waiting.due,
+                    waiting.attempts,
+                    waiting.last.as_ref().map(record::versioned),
+                    settled.id.0,
+                    u32::from(waiting.index),
+                ],
+            )
+            .await?;
+        }
+        let mut next: BTreeMap<&str, u64> = BTreeMap::new();
+        for waiting in &settled.again {
+            let due = next.entry(&waiting.destination).or_insert(waiting.due);
+            *due = waiting.due.min(*due);
+        }
+        for (name, due) in next {
+            look_at(tx, name, due).await?;
+        }
+        Ok(())
+    }
+
+    /// The destinations to look at now, those that wait longest first.
+    pub(crate) async fn due(&self, now: u64, limit: u32) -> Result<Vec<Due>, Error> {
+        let rows = self
+            .db()
+            .await?
+            .fetch_all(
+                "SELECT name, failures FROM queue_destination WHERE next <= ? ORDER BY next LIMIT ?",
+                args![now, limit],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Due {
+                    name: row.text(0)?.to_owned(),
+                    failures: row.u32(1)?,
+                })
+            })
+            .collect()
+    }
+
+    /// When the next destination is to be looked at, and when the next message needs attention.
+    pub(crate) async fn next(&self) -> Result<u64, Error> {
+        let db = self.db().await?;
+        let next = db
+            .fetch_optional("SELECT MIN(next) FROM queue_destination", args![])
+            .await?;
+        let attention = db
+            .fetch_optional(
+                "SELECT MIN(attention) FROM queue_recipient WHERE held = 0",
+                args![],
+            )
+            .await?;
+        let mut first = NEVER;
+        for row in [next, attention].into_iter().flatten() {
+            if let Some(value) = row.int_opt(0)? {
+                first = first.min(value.cast_unsigned());
+            }
+        }
+        Ok(first)
+    }
+
+    /// Leases up to `limit` messages with recipients that are due at a destination. One that is dead gets one message, and is
+    /// not looked at again before what becomes of it is known.
+    pub(crate) async fn lease(
+        &self,
+        due: &Due,
+        now: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<(QueueId, Head, Vec<Waiting>)>, Error> {
+        let destination = due.name.as_str();
+        let limit = if due.failures > 0 { 1 } else { limit };
+        let mut tx = self.db().await?.begin().await?;
+        let rows = tx
+            .fetch_all(
+                "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ? AND lease_until <= ?
+                    ORDER BY due LIMIT ? {skip_locked}",
+                args![destination, now, now, limit as u64],
+            )
+            .await?;
+        let ids = rows
+            .iter()
+            .map(|row| row.u64(0))
+            .collect::<Result<BTreeSet<u64>, _>>()?;
+        let list: Vec<Value> = ids.iter().map(|id| number(*id)).collect();
+        let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
+        if !list.is_empty() {
+            let rows = tx
+                .fetch_in(
+                    &format!(
+                        "SELECT {COLUMNS} FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ?
+                            AND lease_until <= ? AND id IN ({{list}})"
+                    ),
+                    &args![destination, now, now],
+                    list.clone(),
+                )
+                .await?;
+            for row in &rows {
+                taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
+            }
+            tx.execute_in(
+                "UPDATE queue_recipient SET lease_owner = ?, lease_until = ? WHERE destination = ? AND held = 0
+                    AND due <= ? AND lease_until <= ? AND id IN ({list})",
+                &args![self.node.as_str(), until, destination, now, now],
+                list.clone(),
+            )
+            .await?;
+        }
+        let heads = heads(&mut tx, list).await?;
+        let left = tx
+            .fetch_optional(
+                "SELECT MIN(due) FROM queue_recipient WHERE destination = ? AND held = 0 AND lease_until <= ?",
+                args![destination, now],
+            )
+            .await?;
+        let left = left
+            .map_or(Ok(None), |row| row.int_opt(0))?
+            .map(i64::cast_unsigned);
+        // A lease that is not given back is found when it ends.
+        let next = match left {
+            Some(left) if due.failures == 0 || taken.is_empty() => left,
+            _ if taken.is_empty() => NEVER,
+            _ => until,
+        };
+        tx.execute(
+            "UPDATE queue_destination SET next = ? WHERE name = ?",
+            args![next, destination],
+        )
+        .await?;
+        if left.is_none() && taken.is_empty() {
+            tx.execute(
+                "DELETE FROM queue_destination WHERE name = ? AND NOT EXISTS
+                    (SELECT 1 FROM queue_recipient WHERE destination = ?)",
+                args![destination, destination],
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        let mut heads = heads;
+        Ok(taken
+            .into_iter()
+            .filter_map(|(id, waiting)| heads.remove(&id).map(|head| (QueueId(id), head, waiting)))
+            .collect())
+    }
+
+    /// Leases up to `limit` messages whose sender is to be warned or that are to be given up.
+    pub(crate) async fn lease_attention(
+        &self,
+        now: u64,
+        until: u64,
+        limit: u32,
+    ) -> Result<Vec<(QueueId, Head, Vec<Waiting>)>, Error> {
+        let mut tx = self.db().await?.begin().await?;
+        let rows = tx
+            .fetch_all(
+                &format!(
+                    "SELECT {COLUMNS} FROM queue_recipient WHERE held = 0 AND attention <= ? AND lease_until <= ?
+                        ORDER BY attention LIMIT ? {{skip_locked}}"
+                ),
+                args![now, now, limit],
+            )
+            .await?;
+        let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
+        for row in &rows {
+            taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
+        }
+        for (id, waiting) in &taken {
+            let list = waiting
+                .iter()
+                .map(|waiting| Value::from(u32::from(waiting.index)))
+                .collect();
+            tx.execute_in(
+                "UPDATE queue_recipient SET lease_owner = ?, lease_until = ? WHERE id = ? AND idx IN ({list})",
+                &args![self.node.as_str(), until, *id],
+                list,
+            )
+            .await?;
+        }
+        let mut heads = heads(&mut tx, taken.keys().map(|id| number(*id)).collect()).await?;
+        tx.commit().await?;
+        Ok(taken
+            .into_iter()
+            .filter_map(|(id, waiting)| heads.remove(&id).map(|head| (QueueId(id), head, waiting)))
+            .collect())
+    }
+
+    /// Notes that the senders were warned: the next attention is at the end. Gives the leases back.
+    pub(crate) async fn warned(&self, id: QueueId, indexes: &[u16]) -> Result<(), Error> {
+        let list = indexes
+            .iter()
+            .map(|index| Value::from(u32::from(*index)))
+            .collect();
+        self.db()
+            .await?
+            .execute_in(
+                "UPDATE queue_recipient SET attention = expires, lease_until = 0, lease_owner = NULL
+                    WHERE id = ? AND idx IN ({list})",
+                &args![id.0],
+                list,
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// A destination is dead until `next`, or works again (`failures` is 0).
+    pub(crate) async fn mark_destination(
+        &self,
+        name: &str,
+        next: u64,
+        failures: u32,
+    ) -> Result<(), Error> {
+        let db = self.db().await?;
+        db.execute(
+            "INSERT {ignore} INTO queue_destination (name, next, failures) VALUES (?, ?, ?) {do_nothing}",
+            args![name, next, failures],
+        )
+        .await?;
+        db.execute(
+            "UPDATE queue_destination SET next = ?, failures = ? WHERE name = ?",
+            args![next, failures, name],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Looks at a destination not before `next`: there is no room for more of it now.
+    pub(crate) async fn postpone(&self, name: &str, next: u64) -> Result<(), Error> {
+        let text = "UPDATE queue_destination SET next = ? WHERE name = ?";
+        self.db()
+            .await?
+            .execute(text, args![next, name])
+            .await
+            .map(drop)
+    }
+
+    /// Prefix and body of a message; no body if it is in the spool. `None` if it is gone.
+    pub(crate) async fn content(
+        &self,
+        id: QueueId,
+    ) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Error> {
+        let row = self
+            .db()
+            .await?
+            .fetch_optional(
+                "SELECT prefix, body FROM queue_message WHERE id = ?",
+                args![id.0],
+            )
+            .await?;
+        row.map(|row| Ok((row.blob(0)?.to_vec(), row.blob_opt(1)?.map(<[u8]>::to_vec))))
+            .transpose()
+    }
+
+    /// How many messages there are; with held ones; octets; when the oldest arrived.
+    pub(crate) async fn figures(&self) -> Result<Figures, Error> {
+        let db = self.db().await?;
+        let mut figures = Figures::default();
+        let text = "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS {int}), MIN(arrived) FROM queue_message";
+        if let Some(row) = db.fetch_optional(text, args![]).await? {
+            figures.messages = row.u64(0)?;
+            figures.bytes = row.u64(1)?;
+            figures.oldest = row.int_opt(2)?.map(i64::cast_unsigned);
+        }
+        let text = "SELECT COUNT(DISTINCT id) FROM queue_recipient WHERE held = 1";
+        if let Some(row) = db.fetch_optional(text, args![]).await? {
+            figures.held = row.u64(0)?;
+        }
+        let text = "SELECT destination, COUNT(DISTINCT id) AS messages FROM queue_recipient GROUP BY destination
+            ORDER BY messages DESC LIMIT 20";
+        for row in db.fetch_all(text, args![]).await? {
+            figures
+                .destinations
+                .push((row.text(0)?.to_owned(), row.u64(1)?));
+        }
+        Ok(figures)
+    }
+}
+
+/// See [`Table::figures`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) messages: u64,
+    pub(crate) held: u64,
+    pub(crate) bytes: u64,
+    pub(crate) oldest: Option<u64>,
+    pub(crate) destinations: Vec<(String, u64)>,
+}
+
+/// The columns that [`waiting`] reads.
+pub(crate) const COLUMNS: &str =
+    "id, idx, destination, route, held, due, attention, expires, attempts, last";
+
+pub(crate) fn waiting(row: &Row) -> Result<Waiting, Error> {
+    Ok(Waiting {
+        index: u16::try_from(row.u32(1)?)
+            .map_err(|_| Error::new(Kind::Corrupt, "an index is out of range"))?,
+        destination: row.text(2)?.to_owned(),
+        route: row.text_opt(3)?.map(str::to_owned),
+        held: row.bool(4)?,
+        due: row.u64(5)?,
+        attention: row.u64(6)?,
+        expires: row.u64(7)?,
+        attempts: row.u32(8)?,
+        last: row
+            .blob_opt(9)?
+            .map(record::of_versioned)
+            .transpose()
+            .map_err(malformed)?,
+    })
+}
+
+pub(crate) async fn heads(tx: &mut Tx, list: Vec<Value>) -> Result<HashMap<u64, Head>, Error> {
+    let mut heads = HashMap::new();
+    if list.is_empty() {
+        return Ok(heads);
+    }
+    for row in tx
+        .fetch_in(
+            "SELECT id, head FROM queue_message WHERE id IN ({list})",
+            &[],
+            list,
+        )
+        .await?
+    {
+        match Head::of_column(row.blob(1)?) {
+            Ok(head) => drop(heads.insert(row.u64(0)?, head)),
+            Err(error) => {
+                tracing::error!(id = %QueueId(row.u64(0)?), %error, "a message of the queue table")
+            }
+        }
+    }
+    Ok(heads)
+}
+
+/// Sees to it that a destination is looked at at `next`, unless it is dead.
+pub(crate) async fn look_at(tx: &mut Tx, name: &str, next: u64) -> Result<(), Error> {
+    tx.execute(
+        "INSERT {ignore} INTO queue_destination (name, next, failures) VALUES (?, ?, 0) {do_nothing}",
+        args![name, next],
+    )
+    .await?;
+    tx.execute(
+        "UPDATE queue_destination SET next = ? WHERE name = ? AND failures = 0 AND next > ?",
+        args![next, name, next],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Removes those of the messages that have no recipient any more; gives them.
+pub(crate) async fn remove_empty(
+    tx: &mut Tx,
+    ids: BTreeSet<QueueId>,
+) -> Result<Vec<QueueId>, Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<Value> = ids.iter().map(|id| number(id.0)).collect();
+    tx.execute_in(
+        "DELETE FROM queue_message WHERE id IN ({list}) AND NOT EXISTS
+            (SELECT 1 FROM queue_recipient WHERE queue_recipient.id = queue_message.id)",
+        &[],
+        list.clone(),
+    )
+    .await?;
+    let rows = tx
+        .fetch_in(
+            "SELECT id FROM queue_message WHERE id IN ({list})",
+            &[],
+            list,
+        )
+        .await?;
+    let left = rows
+        .iter()
+        .map(|row| row.u64(0).map(QueueId))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(ids.difference(&left).copied().collect())
+}

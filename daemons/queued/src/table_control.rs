@@ -1,0 +1,238 @@
+//! What an operator asks of the queue table.
+
+use crate::record::Head;
+use crate::table::{COLUMNS, LOCAL, Table, Waiting, heads, look_at, remove_empty, waiting};
+use ipc::api::queued::QueueFilter;
+use sql::{Error, Tx, Value, args, placeholders};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Address, QueueId};
+
+/// What to do with the recipients that a filter finds.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Due now.
+    Retry,
+    /// Not tried.
+    Hold,
+    /// Tried again.
+    Release,
+    /// To be sent another way.
+    Reroute(Option<String>),
+    /// Gone.
+    Remove,
+}
+
+/// A message with its recipients that are not done.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: QueueId,
+    pub(crate) head: Head,
+    pub(crate) waiting: Vec<Waiting>,
+}
+
+/// An address or a domain as the table has it.
+pub(crate) fn normal(text: &str) -> String {
+    match text.parse::<Address>() {
+        Ok(address) => address.key(),
+        Err(_) => match text
+            .strip_prefix('@')
+            .and_then(|domain| Address::domain_of(domain).ok())
+        {
+            Some(domain) => format!("@{domain}"),
+            None => text.to_lowercase(),
+        },
+    }
+}
+
+/// The filter as conditions on `m` (messages) and `r` (recipients), each with ` AND ` before it.
+fn conditions(filter: &QueueFilter) -> (String, Vec<Value>) {
+    let mut text = String::new();
+    let mut args = Vec::new();
+    if !filter.ids.is_empty() {
+        let mut list: Vec<Value> = filter.ids.iter().map(|id| Value::from(id.0)).collect();
+        let count = sql::pad(&mut list);
+        text.push_str(&format!(" AND m.id IN ({})", placeholders(count)));
+        args.append(&mut list);
+    }
+    if let Some(sender) = &filter.sender {
+        let sender = normal(sender);
+        match sender.strip_prefix('@') {
+            Some(domain) => {
+                text.push_str(" AND m.sender_domain = ?");
+                args.push(Value::from(domain));
+            }
+            None => {
+                text.push_str(" AND m.sender = ?");
+                args.push(Value::from(if sender == "<>" { "" } else { &sender }));
+            }
+        }
+    }
+    if let Some(recipient) = &filter.recipient {
+        let recipient = normal(recipient);
+        match recipient.strip_prefix('@') {
+            Some(domain) => {
+                text.push_str(" AND r.domain = ?");
+                args.push(Value::from(domain));
+            }
+            None => {
+                text.push_str(" AND r.address = ?");
+                args.push(Value::from(recipient));
+            }
+        }
+    }
+    if let Some(held) = filter.held {
+        text.push_str(" AND r.held = ?");
+        args.push(Value::from(held));
+    }
+    (text, args)
+}
+
+impl Table {
+    /// Ids that the filter finds behind `after`, ascending.
+    async fn find(
+        &self,
+        tx: &mut Tx,
+        filter: &QueueFilter,
+        after: QueueId,
+        limit: u32,
+    ) -> Result<Vec<Value>, Error> {
+        let (text, mut more) = conditions(filter);
+        let text = format!(
+            "SELECT DISTINCT m.id FROM queue_message m JOIN queue_recipient r ON r.id = m.id
+                WHERE m.id > ?{text} ORDER BY m.id LIMIT ?"
+        );
+        let mut args = args![after.0];
+        args.append(&mut more);
+        args.push(Value::from(limit));
+        let rows = tx.fetch_all(&text, args).await?;
+        rows.iter().map(|row| row.u64(0).map(Value::from)).collect()
+    }
+
+    /// Messages that the filter finds, oldest first, with all their recipients.
+    pub(crate) async fn list(
+        &self,
+        filter: &QueueFilter,
+        after: QueueId,
+        limit: u32,
+    ) -> Result<Vec<Listed>, Error> {
+        let mut tx = self.db().await?.snapshot().await?;
+        let ids = self.find(&mut tx, filter, after, limit).await?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut heads = heads(&mut tx, ids.clone()).await?;
+        let text = format!(
+            "SELECT {COLUMNS} FROM queue_recipient WHERE id IN ({{list}}) ORDER BY id, idx"
+        );
+        let mut listed: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
+        for row in &tx.fetch_in(&text, &[], ids).await? {
+            listed.entry(row.u64(0)?).or_default().push(waiting(row)?);
+        }
+        tx.rollback().await?;
+        Ok(listed
+            .into_iter()
+            .filter_map(|(id, waiting)| {
+                heads.remove(&id).map(|head| Listed {
+                    id: QueueId(id),
+                    head,
+                    waiting,
+                })
+            })
+            .collect())
+    }
+
+    /// Does it to a page of what the filter finds behind `after`. Gives how many messages it concerned, those of which nothing
+    /// is left, and where the next page begins.
+    pub(crate) async fn act(
+        &self,
+        filter: &QueueFilter,
+        action: &Action,
+        after: QueueId,
+        now: u64,
+    ) -> Result<(u64, Vec<QueueId>, Option<QueueId>), Error> {
+        const PAGE: u32 = 500;
+        let mut tx = self.db().await?.begin().await?;
+        let ids = self.find(&mut tx, filter, after, PAGE).await?;
+        let Some(Value::Int(last)) = ids.last() else {
+            return Ok((0, Vec::new(), None));
+        };
+        let next = (ids.len() == PAGE as usize).then_some(QueueId(last.cast_unsigned()));
+        // A filter by recipient concerns these recipients; all other filters concern messages.
+        let (only, more) = match filter.recipient.as_deref().map(normal) {
+            None => ("", Vec::new()),
+            Some(text) => match text.strip_prefix('@') {
+                Some(domain) => (" AND domain = ?", args![domain]),
+                None => (" AND address = ?", args![text]),
+            },
+        };
+        let (verb, mut first) = match action {
+            Action::Retry => (
+                "UPDATE queue_recipient SET due = ? WHERE held = 0",
+                args![now],
+            ),
+            Action::Hold => (
+                "UPDATE queue_recipient SET held = 1 WHERE held = 0",
+                args![],
+            ),
+            Action::Release => (
+                "UPDATE queue_recipient SET held = 0, due = ? WHERE held = 1",
+                args![now],
+            ),
+            Action::Reroute(route) => (
+                "UPDATE queue_recipient SET route = ?, due = ? WHERE destination <> ?",
+                args![route.clone(), now, LOCAL],
+            ),
+            Action::Remove => ("DELETE FROM queue_recipient WHERE 1 = 1", args![]),
+        };
+        first.extend(more);
+        tx.execute_in(
+            &format!("{verb}{only} AND id IN ({{list}})"),
+            &first,
+            ids.clone(),
+        )
+        .await?;
+        let mut gone = Vec::new();
+        match action {
+            Action::Remove => {
+                let touched: BTreeSet<QueueId> = ids
+                    .iter()
+                    .filter_map(|id| match id {
+                        Value::Int(id) => Some(QueueId(id.cast_unsigned())),
+                        _ => None,
+                    })
+                    .collect();
+                gone = remove_empty(&mut tx, touched).await?;
+            }
+            Action::Hold => {}
+            Action::Retry | Action::Release | Action::Reroute(_) => {
+                wake(
+                    &mut tx,
+                    ids.clone(),
+                    now,
+                    !matches!(action, Action::Release),
+                )
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        Ok((ids.len() as u64, gone, next))
+    }
+}
+
+/// Looks at the destinations of these messages now, also at dead ones if `anyway`.
+async fn wake(tx: &mut Tx, ids: Vec<Value>, now: u64, anyway: bool) -> Result<(), Error> {
+    let text = "SELECT DISTINCT destination FROM queue_recipient WHERE held = 0 AND id IN ({list})";
+    let rows = tx.fetch_in(text, &[], ids).await?;
+    let names = rows
+        .iter()
+        .map(|row| row.text(0).map(str::to_owned))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    for name in names {
+        look_at(tx, &name, now).await?;
+        if anyway {
+            let text = "UPDATE queue_destination SET next = ?, failures = 0 WHERE name = ?";
+            tx.execute(text, args![now, name]).await?;
+        }
+    }
+    Ok(())
+}
