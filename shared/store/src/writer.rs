@@ -110,6 +110,30 @@ impl Writer {
         Ok(sql::migrate(&self.db, COMPONENT, MIGRATIONS).await?)
     }
 
+    /// A reader on the same connections: it sees what is committed.
+    pub fn reader(&self, blobs: std::sync::Arc<blob::Blobs>) -> crate::Reader {
+        crate::Reader::new(self.db.clone(), blobs)
+    }
+
+    /// The reply to a request that was done before.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn reply(
+        &self,
+        account: AccountId,
+        request: RequestId,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let row = self
+            .db
+            .fetch_optional(
+                "SELECT reply FROM request WHERE id = ? AND account = ?",
+                args![request.0.to_be_bytes(), account.0],
+            )
+            .await?;
+        Ok(row.map(|row| row.blob(0).map(<[u8]>::to_vec)).transpose()?)
+    }
+
     /// Which database.
     pub fn database(&self) -> &'static str {
         self.db.dialect().name()

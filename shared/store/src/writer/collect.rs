@@ -210,6 +210,20 @@ impl Writer {
         rows.iter().map(|row| reader_hash(row.blob(0)?)).collect()
     }
 
+    /// Notes a body that was written outside of the database for a message that was not taken.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn abandon(&self, blob: BlobId) -> Result<(), Error> {
+        self.db
+            .execute(
+                "INSERT {ignore} INTO blob_gone (hash) VALUES (?) {do_nothing}",
+                args![blob.0],
+            )
+            .await?;
+        Ok(())
+    }
+
     /// Forgets bodies that are deleted.
     ///
     /// # Errors

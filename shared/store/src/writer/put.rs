@@ -127,11 +127,14 @@ impl Batch {
     /// [`Error`]: the batch is spoiled.
     pub async fn put(
         &mut self,
-        incoming: Vec<Incoming>,
+        incoming: &[&Incoming],
     ) -> Result<Vec<Result<Placed, Refusal>>, Error> {
-        let mut marks = self.delivered(&incoming).await?;
-        self.prepare(&incoming).await?;
-        let mut threads = self.threads(&incoming).await?;
+        if incoming.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut marks = self.delivered(incoming).await?;
+        self.prepare(incoming).await?;
+        let mut threads = self.threads(incoming).await?;
         let mut rows = Rows::default();
         let mut results = Vec::with_capacity(incoming.len());
         let mut placed: Vec<(usize, Arc<Body>)> = Vec::with_capacity(incoming.len());
@@ -180,7 +183,7 @@ impl Batch {
     }
 
     /// What of this was delivered before.
-    async fn delivered(&mut self, incoming: &[Incoming]) -> Result<HashMap<Mark, Placed>, Error> {
+    async fn delivered(&mut self, incoming: &[&Incoming]) -> Result<HashMap<Mark, Placed>, Error> {
         let mut queue: Vec<u64> = incoming
             .iter()
             .filter_map(|message| match message.once {
@@ -213,7 +216,7 @@ impl Batch {
     }
 
     /// Reads, and where need be makes, the accounts and mailboxes concerned.
-    async fn prepare(&mut self, incoming: &[Incoming]) -> Result<(), Error> {
+    async fn prepare(&mut self, incoming: &[&Incoming]) -> Result<(), Error> {
         let mut named: Vec<AccountId> = Vec::new();
         let mut names: Vec<&str> = vec!["INBOX"];
         let mut ids: Vec<MailboxId> = Vec::new();
@@ -238,7 +241,7 @@ impl Batch {
     }
 
     /// The conversations that are known by these messages' keys.
-    async fn threads(&mut self, incoming: &[Incoming]) -> Result<HashMap<u64, u64>, Error> {
+    async fn threads(&mut self, incoming: &[&Incoming]) -> Result<HashMap<u64, u64>, Error> {
         let mut keys: Vec<u64> = incoming
             .iter()
             .flat_map(|message| message.threads.iter().copied())
@@ -256,7 +259,7 @@ impl Batch {
     /// Decides on one message, and writes its rows down.
     fn place(
         &mut self,
-        message: Incoming,
+        message: &Incoming,
         threads: &mut HashMap<u64, u64>,
         rows: &mut Rows,
     ) -> Result<Placed, Refusal> {
@@ -297,9 +300,9 @@ impl Batch {
             Some(thread) => *thread,
             None => row.take_id(),
         };
-        for key in message.threads {
-            if threads.insert(key, thread).is_none() {
-                rows.thread.extend(args![key, account.0, thread]);
+        for key in &message.threads {
+            if threads.insert(*key, thread).is_none() {
+                rows.thread.extend(args![*key, account.0, thread]);
             }
         }
         let uidvalidity = mailbox.uidvalidity;
@@ -308,7 +311,7 @@ impl Batch {
             account.0,
             content.0,
             None::<i64>,
-            message.prefix,
+            message.prefix.as_slice(),
             message.parsed.as_slice()
         ]);
         rows.message.extend(args![
@@ -319,7 +322,7 @@ impl Batch {
             email,
             thread,
             u32::from(flags),
-            message.flags.keywords,
+            message.flags.keywords.as_str(),
             message.date,
             self.now,
             modseq,
