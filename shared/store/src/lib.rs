@@ -7,7 +7,7 @@
 //! | `mailbox_state` | its counters, so that STATUS and SELECT never scan | id |
 //! | `message` | a message in a folder, with its flags | (mailbox, uid) |
 //! | `content` | what a message is: parsed structure, trace header; shared by copies | (account, id) |
-//! | `blob` | a body, stored once for all accounts; `data` is NULL if it lies outside | id; hash unique |
+//! | `body` | a body, stored once for all accounts; `data` is NULL if it lies outside | id; hash unique |
 //! | `expunged` | UIDs that are gone, as ranges, with their modseq | (mailbox, modseq, low) |
 //! | `subscription` | a subscribed name | (account, name) |
 //! | `thread_ref` | to which conversation a Message-ID belongs | hash of account and id |

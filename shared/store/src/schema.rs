@@ -67,13 +67,13 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             PRIMARY KEY (account, id)
         ) {clustered}",
         "CREATE INDEX {if_not_exists} content_blob ON content (blob_id)",
-        "CREATE TABLE IF NOT EXISTS blob (
+        "CREATE TABLE IF NOT EXISTS body (
             id {bigint} NOT NULL PRIMARY KEY,
             hash {hash} NOT NULL,
             size {bigint} NOT NULL,
             data {blob}
         ) {table}",
-        "CREATE UNIQUE INDEX {if_not_exists} blob_hash ON blob (hash)",
+        "CREATE UNIQUE INDEX {if_not_exists} body_hash ON body (hash)",
         "CREATE TABLE IF NOT EXISTS expunged (
             mailbox {bigint} NOT NULL,
             modseq {bigint} NOT NULL,

@@ -124,7 +124,7 @@ fn columns(wanted: Wanted) -> String {
     }
     text.push_str(" FROM content c");
     if wanted.body {
-        text.push_str(" JOIN blob b ON b.id = c.blob_id");
+        text.push_str(" JOIN body b ON b.id = c.blob_id");
     }
     text
 }

@@ -90,7 +90,7 @@ impl Batch {
         blobs.sort_unstable();
         blobs.dedup();
         let list = blobs.into_iter().map(Value::from).collect();
-        let text = "SELECT b.id, CASE WHEN b.data IS NULL THEN b.hash END FROM blob b WHERE b.id IN ({list})
+        let text = "SELECT b.id, CASE WHEN b.data IS NULL THEN b.hash END FROM body b WHERE b.id IN ({list})
             AND NOT EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.id)";
         let mut ids = Vec::new();
         let mut outside = Vec::new();
@@ -106,7 +106,7 @@ impl Batch {
                 "{do_nothing}",
             )
             .await?;
-        let text = "DELETE FROM blob WHERE id IN ({list})";
+        let text = "DELETE FROM body WHERE id IN ({list})";
         Ok(self.tx.execute_in(text, &[], ids).await?)
     }
 
@@ -199,7 +199,7 @@ impl Writer {
         // One that came back in the meantime is somebody's again.
         self.db
             .execute(
-                "DELETE FROM blob_gone WHERE hash IN (SELECT hash FROM blob)",
+                "DELETE FROM blob_gone WHERE hash IN (SELECT hash FROM body)",
                 args![],
             )
             .await?;

@@ -352,7 +352,7 @@ impl Batch {
             return Ok(numbers);
         }
         let list: Vec<Value> = wanted.keys().map(|id| Value::from(id.0)).collect();
-        let text = "SELECT id, hash FROM blob WHERE hash IN ({list})";
+        let text = "SELECT id, hash FROM body WHERE hash IN ({list})";
         for row in self.tx.fetch_in(text, &[], list).await? {
             numbers.insert(reader_hash(row.blob(1)?)?, row.u64(0)?);
         }
@@ -362,7 +362,7 @@ impl Batch {
         }
         let last = self
             .tx
-            .fetch_optional("SELECT COALESCE(MAX(id), 0) FROM blob", args![])
+            .fetch_optional("SELECT COALESCE(MAX(id), 0) FROM body", args![])
             .await?;
         let mut next = last.map_or(Ok(0), |row| row.u64(0))?;
         let mut values = Vec::with_capacity(wanted.len() * 4);
@@ -372,7 +372,7 @@ impl Batch {
             values.extend(args![next, id.0, body.len, body.data.as_deref()]);
         }
         self.tx
-            .insert_many("INSERT INTO blob (id, hash, size, data)", 4, values, "")
+            .insert_many("INSERT INTO body (id, hash, size, data)", 4, values, "")
             .await?;
         Ok(numbers)
     }
