@@ -9,14 +9,18 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Both ways to connect: with the certificate verified, and without.
-#[derive(Clone)]
 pub(crate) struct TlsClient {
-    verified: Arc<ClientConfig>,
+    provider: Arc<CryptoProvider>,
     unverified: Arc<ClientConfig>,
+    /// Authorities of the configuration, next to the system's.
+    extra: Vec<CertificateDer<'static>>,
+    /// Made when it is first needed: the system's authorities take a megabyte, and most mail goes unverified.
+    verified: OnceCell<Arc<ClientConfig>>,
 }
 
 impl TlsClient {
@@ -26,38 +30,22 @@ impl TlsClient {
     /// If that file cannot be read, or holds no certificate.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        let system = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(system.certs);
-        if let Some(path) = ca_file {
-            let wrong = |error: String| format!("tls_ca_file {}: {error}", path.display());
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| wrong(error.to_string()))?;
-            if certificates.is_empty() {
-                return Err(wrong("it holds no certificate".to_owned()));
-            }
-            for certificate in certificates {
-                roots
-                    .add(certificate)
-                    .map_err(|error| wrong(error.to_string()))?;
-            }
-        }
-        let builder = || {
-            ClientConfig::builder_with_provider(provider.clone())
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())
+        let extra = match ca_file {
+            Some(path) => authorities(path)
+                .map_err(|error| format!("tls_ca_file {}: {error}", path.display()))?,
+            None => Vec::new(),
         };
-        let verified = builder()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let unverified = builder()?
+        let unverified = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider.clone())))
             .with_no_client_auth();
         Ok(Self {
-            verified: Arc::new(verified),
+            provider,
             unverified: Arc::new(unverified),
+            extra,
+            verified: OnceCell::new(),
         })
     }
 
@@ -75,14 +63,54 @@ impl TlsClient {
             })?,
         };
         let config = if verify {
-            &self.verified
+            self.verified().await?
         } else {
-            &self.unverified
+            self.unverified.clone()
         };
-        TlsConnector::from(config.clone())
-            .connect(name, stream)
-            .await
+        TlsConnector::from(config).connect(name, stream).await
     }
+
+    async fn verified(&self) -> std::io::Result<Arc<ClientConfig>> {
+        let make = || async {
+            let (provider, extra) = (self.provider.clone(), self.extra.clone());
+            tokio::task::spawn_blocking(move || verifying(provider, extra))
+                .await
+                .map_err(std::io::Error::other)?
+        };
+        self.verified.get_or_try_init(make).await.cloned()
+    }
+}
+
+fn verifying(
+    provider: Arc<CryptoProvider>,
+    extra: Vec<CertificateDer<'static>>,
+) -> std::io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(extra);
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?;
+    Ok(Arc::new(
+        builder.with_root_certificates(roots).with_no_client_auth(),
+    ))
+}
+
+/// The certificates of a PEM file, all of which must be usable.
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| error.to_string())?;
+    if certificates.is_empty() {
+        return Err("it holds no certificate".to_owned());
+    }
+    let mut probe = RootCertStore::empty();
+    for certificate in &certificates {
+        probe
+            .add(certificate.clone())
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(certificates)
 }
 
 /// Takes any certificate: opportunistic TLS keeps listeners out, not impostors (RFC 7435). The handshake itself is still
