@@ -1,0 +1,68 @@
+"""The one file: mistakes are found, with the line and the nearest known key."""
+
+import subprocess
+
+import pytest
+import tomllib
+
+from suite import Suite, program
+
+
+@pytest.fixture
+def folder():
+    suite = Suite()
+    yield suite
+    suite.remove()
+
+
+def check(suite, env=None):
+    return suite.run("config", "check", check=False, env=env)
+
+
+def test_the_example_is_valid_and_names_every_section(folder):
+    example = subprocess.run([program(), "config", "example"], capture_output=True, text=True, check=True).stdout
+    (folder.dir / "posthouse.toml").write_text(example)
+    result = check(folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for section in ["suite", "smtpd", "queued", "relayd", "deliverd", "stored", "imapd", "authd", "keyd"]:
+        assert f"[{section}]" in example, section
+    tomllib.loads(example)
+
+
+@pytest.mark.parametrize("text,expected", [
+    ("[suite]\nhostnam = 'a.test'\n", ["posthouse.toml:2", "suite.hostnam", "hostname"]),
+    ("[smtpdd]\n", ["posthouse.toml:1", "smtpdd", "smtpd"]),
+    ("[smtpd.limits]\nrecipient = 5\n", ["recipient", "recipients"]),
+    ("[queued]\nretry_min = 'soon'\n", ["posthouse.toml:2", "retry_min"]),
+    ("[suite\n", ["posthouse.toml"]),
+    ("[relayd]\ntls = 'sometimes'\n", ["tls", "opportunistic"]),
+])
+def test_mistakes_name_their_place_and_the_nearest_key(folder, text, expected):
+    (folder.dir / "posthouse.toml").write_text(text)
+    result = check(folder)
+    assert result.returncode != 0
+    for word in expected:
+        assert word in result.stdout + result.stderr, (word, result.stdout, result.stderr)
+
+
+def test_a_daemon_refuses_to_start_with_an_unknown_key(folder):
+    folder.config["imapd"]["listner"] = 1
+    folder.write_config()
+    result = folder.run("run", "imapd", check=False)
+    assert result.returncode != 0 and "did you mean listener?" in result.stdout + result.stderr
+
+
+def test_the_environment_overrides(folder):
+    shown = folder.run("config", "show", "suite", env={"POSTHOUSE_SUITE__HOSTNAME": "other.example.test"})
+    assert "other.example.test" in shown.stdout
+    result = check(folder, env={"POSTHOUSE_SMTPD__NONSENSE": "1"})
+    assert result.returncode != 0 and "nonsense" in (result.stdout + result.stderr).lower()
+
+
+def test_completions_and_manual_pages_are_generated(folder):
+    for shell in ["bash", "zsh", "fish"]:
+        assert "posthouse" in folder.run("completions", shell).stdout
+    out = folder.dir / "man"
+    folder.run("man", "--out", out)
+    pages = [page.name for page in out.iterdir()]
+    assert "posthouse.1" in pages and len(pages) > 5

@@ -1,0 +1,80 @@
+"""`posthouse up`: the demo of the README, and the second start."""
+
+import re
+import time
+
+from suite import Suite, wait_for
+
+
+def test_demo_then_a_second_start_in_under_two_seconds():
+    suite = Suite()
+    try:
+        # As `make run` does: an empty folder.
+        (suite.dir / "posthouse.toml").unlink()
+        import subprocess
+        from suite import program
+
+        def up():
+            log = open(suite.log, "wb")
+            return subprocess.Popen([program(), "--dir", suite.dir, "up", "--demo"], stdin=subprocess.DEVNULL, stdout=log,
+                                    stderr=log, cwd="/", start_new_session=True, **suite._account())
+
+        def said(pattern, seconds=40):
+            def found():
+                assert suite.process.poll() is None, suite.tail(80)
+                return re.search(pattern, suite.log.read_text(errors="replace"))
+            return wait_for(found, lambda: f"{pattern}: {suite.tail(80)}", seconds)
+
+        suite.process = up()
+        password = said(r"alice@demo\.test +password (\S+)")[1]
+        said("Ctrl-C ends it")
+        text = suite.log.read_text()
+        host, port = re.search(r"imaps +(\S+):(\d+)", text).groups()
+        suite.host, suite.ports["imaps"] = host.replace("0.0.0.0", "127.0.0.1"), int(port)
+        for word in ["swaks --server", "curl --insecure", "queue list"]:
+            assert word in text
+        (mail,) = suite.wait_messages("alice@demo.test", 1, password=password)
+        assert b"Welcome" in mail
+        suite.stop()
+
+        began = time.monotonic()
+        suite.process = up()
+        said("Posthouse is up")
+        took = time.monotonic() - began
+        said("Ctrl-C ends it")
+        assert suite.messages("alice@demo.test", password=password) == [mail]
+        assert took < 2, f"the second start took {took:.2f} s"
+    finally:
+        suite.remove()
+
+
+def test_daemons_end_with_their_supervisor(make_suite):
+    import os
+    suite = make_suite()
+    pids = suite.pids()
+    assert len(pids) == 8
+    suite.process.kill()
+    suite.process.wait()
+
+    def gone():
+        return not any(os.path.exists(f"/proc/{pid}") for pid in pids.values())
+
+    wait_for(gone, lambda: f"daemons end: {pids}", 30)
+    # And everything starts again on what they left.
+    suite.start()
+
+
+def test_reload_and_metrics(make_suite):
+    suite = make_suite()
+    suite.run("reload")
+    metrics = suite.run("metrics").stdout
+    assert re.search(r"^[a-z_]+(\{.*\})? [0-9.e+]+$", metrics, re.MULTILINE), metrics[:500]
+    assert len(suite.json("status")) == 8
+
+
+def test_check_says_what_is_right_and_wrong(make_suite):
+    suite = make_suite()
+    suite.add_domain("example.test")
+    result = suite.run("check", "--offline", check=False)
+    assert result.returncode in (0, 3), result.stderr
+    assert "store" in (result.stdout + result.stderr).lower()
