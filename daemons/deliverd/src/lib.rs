@@ -9,7 +9,8 @@
 //! An account gets one copy of a message however many of its addresses were written to. A message that has been at an address
 //! before, which its Delivered-To fields tell, is not taken there again: that ends loops of aliases between hosts.
 //!
-//! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor. Calls
+//! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor; may read
+//! the store, for scripts, which it does not do yet. Calls
 //! authd (ResolveRecipient) and stored (Deliver). Serves queued alone. It is the parser of hostile input on this side of
 //! the queue: it holds no secret and no right but to deliver.
 //!
