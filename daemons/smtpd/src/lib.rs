@@ -1,2 +1,157 @@
-//! smtpd.
+//! smtpd: speaks SMTP, submission and LMTP with the network, and commits what it takes to queued.
+//!
+//! Recipients are verified by authd while the client waits; a message is acknowledged when queued has synced it. Up to
+//! 64 KiB a message goes in the commit itself, a larger one into a file which queued opened. smtpd keeps nothing.
+//!
+//! | role of a listener | for | takes mail |
+//! |---|---|---|
+//! | `mx` | other servers | to our domains (and for `relay_networks` to all) |
+//! | `submission` | our users | to everybody, after a login, under their own addresses |
+//! | `lmtp` | other software here | to our domains, with one answer a recipient |
+//!
+//! SECURITY: user `posthouse-smtp`. Listens and cannot connect, writes no file, reads none but its configuration. Calls authd
+//! (logins, recipients), keyd (TLS signatures) and queued (commits). It sees the passwords of PLAIN and LOGIN for as long as
+//! authd takes to check them; SCRAM never shows them.
+//!
+//! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
+//! codes), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531
+//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS); the PROXY protocol, versions 1 and 2.
+//!
+//! RECOVERY: sessions end with the process. What was not acknowledged is the client's to send again; a commit whose answer was
+//! lost is made again under the same id, and queued takes it once.
 #![forbid(unsafe_code)]
+
+mod backend;
+mod clients;
+mod config;
+mod header;
+mod listener;
+mod peers;
+mod recipients;
+mod session;
+mod trace_header;
+
+pub use config::{
+    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, Timeouts, TlsMode,
+};
+
+use clients::Clients;
+use listener::Networks;
+use peers::Peers;
+use runtime::{Failure, Listen, Needs, Setting, Start};
+use session::{Door, Policy, Service};
+use std::sync::Arc;
+use types::{Address, Role};
+
+/// What smtpd needs from its surroundings: its listeners.
+///
+/// # Errors
+/// A listener that makes no sense.
+pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
+    let mut names: Vec<&str> = Vec::new();
+    for listener in &config.listener {
+        if names.contains(&listener.name.as_str()) {
+            return Err(Failure::new(format!(
+                "smtpd.listener: there are two named {:?}",
+                listener.name
+            )));
+        }
+        names.push(&listener.name);
+        if listener.role == ListenerRole::Submission
+            && listener.tls == TlsMode::None
+            && !config.auth_without_tls
+        {
+            let name = &listener.name;
+            return Err(Failure::new(format!(
+                "smtpd.listener {name:?}: nobody could log in without TLS; set tls = \"starttls\" or \"implicit\""
+            )));
+        }
+    }
+    let listen = config
+        .listener
+        .iter()
+        .map(|listener| Listen {
+            name: listener.name.clone(),
+            address: listener.address.clone(),
+        })
+        .collect();
+    Ok(Needs {
+        listen,
+        ..Needs::default()
+    })
+}
+
+/// Runs until it is told to stop and the sessions have ended.
+///
+/// # Errors
+/// A host name that is no domain name; TLS that cannot be set up.
+pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
+    let config = start.config().clone();
+    let hostname = config
+        .hostname
+        .clone()
+        .unwrap_or_else(|| start.suite().hostname.clone());
+    let postmaster = Address::new("postmaster", &hostname)
+        .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
+    let listeners = start.take_listeners();
+    let wants_tls = config
+        .listener
+        .iter()
+        .any(|listener| listener.tls != TlsMode::None);
+    let tls = if wants_tls {
+        let signer = ipc::blocking::Client::new(Role::Smtpd, Role::Keyd, start.socket(Role::Keyd));
+        let certificates = tls::Certificates::from_keyd(start.client(Role::Keyd), signer).await;
+        Some(
+            certificates
+                .acceptor()
+                .map_err(|error| Failure::new(format!("TLS: {error}")))?,
+        )
+    } else {
+        None
+    };
+    let clients = Arc::new(Clients::default());
+    let service = Arc::new(Service {
+        backend: Peers::new(start.client(Role::Authd), start.client(Role::Queued)),
+        policy: Policy {
+            hostname,
+            postmaster,
+            limits: config.limits.clone(),
+            timeouts: config.timeouts.clone(),
+            line_endings: config.line_endings,
+            check_from: config.check_from,
+            auth_without_tls: config.auth_without_tls,
+            mechanisms: config.mechanisms.clone(),
+        },
+        clients: Arc::clone(&clients),
+        confirmed: recipients::ConfirmedRecipients::default(),
+        tls,
+    });
+    let networks = Arc::new(Networks {
+        proxy: config.proxy_networks.clone(),
+        trusted: config.trusted_networks.clone(),
+        relay: config.relay_networks.clone(),
+    });
+    start.fact("connections", move || clients.connections().to_string());
+    let stopping = start.stopping();
+    let served = start.serve(ipc::Router::new(Role::Smtpd));
+    let mut doors = tokio::task::JoinSet::new();
+    for (listener, settings) in listeners.into_iter().zip(&config.listener) {
+        let door = Arc::new(Door {
+            name: settings.name.clone(),
+            role: settings.role,
+            tls: settings.tls,
+            auth: settings.role == ListenerRole::Submission,
+        });
+        let (service, networks) = (Arc::clone(&service), Arc::clone(&networks));
+        doors.spawn(listener::accept(
+            listener,
+            door,
+            service,
+            networks,
+            stopping.clone(),
+        ));
+    }
+    while doors.join_next().await.is_some() {}
+    let _ = served.await;
+    Ok(())
+}

@@ -10,6 +10,7 @@ mod body;
 mod envelope;
 mod grant;
 mod id;
+mod network;
 mod role;
 mod status;
 
@@ -21,5 +22,6 @@ pub use id::{
     AccountId, BlobId, ContentId, EmailId, MailboxId, ModSeq, QueueId, RequestId, ThreadId,
     TraceId, Uid,
 };
+pub use network::{Network, NetworkError};
 pub use role::Role;
 pub use status::{Enhanced, Outcome, Status};

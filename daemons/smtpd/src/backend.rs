@@ -1,0 +1,56 @@
+//! The daemons behind smtpd, as the session sees them.
+
+use ipc::Fault;
+use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, Resolution};
+use ipc::api::queued::{Commit, SpoolSlot};
+use std::fs::File;
+use std::future::Future;
+use types::{AccountId, Address, QueueId, TraceId};
+
+/// authd and queued. One implementation calls them ([`crate::peers`]); the tests have one that answers itself.
+pub trait Backend: Send + Sync + 'static {
+    /// Where mail for an address goes.
+    fn resolve(
+        &self,
+        trace: TraceId,
+        address: &Address,
+    ) -> impl Future<Output = Result<Resolution, Fault>> + Send;
+
+    /// Whether an account may send under an address.
+    fn may_send(
+        &self,
+        trace: TraceId,
+        account: AccountId,
+        address: &Address,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Begins a login.
+    fn auth_start(
+        &self,
+        trace: TraceId,
+        start: AuthStart,
+    ) -> impl Future<Output = Result<AuthReply, Fault>> + Send;
+
+    /// Goes on with a login.
+    fn auth_continue(
+        &self,
+        trace: TraceId,
+        next: AuthContinue,
+    ) -> impl Future<Output = Result<AuthReply, Fault>> + Send;
+
+    /// An id for the next message.
+    fn queue_id(&self, trace: TraceId) -> impl Future<Output = Result<QueueId, Fault>> + Send;
+
+    /// A file for a large body.
+    fn open_spool(
+        &self,
+        trace: TraceId,
+        expected: u64,
+    ) -> impl Future<Output = Result<(SpoolSlot, File), Fault>> + Send;
+
+    /// Gives a file back that is not committed.
+    fn close_spool(&self, trace: TraceId, slot: SpoolSlot) -> impl Future<Output = ()> + Send;
+
+    /// Hands the message over. `Ok` means that it survives.
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<(), Fault>> + Send;
+}

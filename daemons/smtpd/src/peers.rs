@@ -1,0 +1,119 @@
+//! The real [`Backend`]: authd and queued over their sockets.
+
+use crate::backend::Backend;
+use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
+use ipc::api::queued::{CloseSpool, Commit, OpenSpool, ReserveIds, ReservedIds, SpoolSlot};
+use ipc::{Client, Fault, FaultKind};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use types::{AccountId, Address, QueueId, TraceId};
+
+/// Ids asked for at once.
+const BLOCK: u32 = 1024;
+/// A login may wait for others' hashing.
+const LOGIN: Duration = Duration::from_secs(60);
+
+/// authd and queued.
+#[derive(Debug)]
+pub struct Peers {
+    authd: Client,
+    queued: Client,
+    ids: Mutex<Option<(u64, u64)>>,
+}
+
+impl Peers {
+    /// Calls through these connections.
+    pub fn new(authd: Client, queued: Client) -> Self {
+        Self {
+            authd,
+            queued,
+            ids: Mutex::default(),
+        }
+    }
+}
+
+impl Backend for Peers {
+    async fn resolve(&self, trace: TraceId, address: &Address) -> Result<Resolution, Fault> {
+        let request = ResolveRecipient {
+            address: address.clone(),
+        };
+        Ok(self.authd.call(trace, &request).await?)
+    }
+
+    async fn may_send(
+        &self,
+        trace: TraceId,
+        account: AccountId,
+        address: &Address,
+    ) -> Result<bool, Fault> {
+        let request = MaySend {
+            account,
+            address: address.clone(),
+        };
+        Ok(self.authd.call(trace, &request).await?)
+    }
+
+    async fn auth_start(&self, trace: TraceId, start: AuthStart) -> Result<AuthReply, Fault> {
+        Ok(self
+            .authd
+            .call_with(trace, &start, Vec::new(), LOGIN)
+            .await?
+            .0)
+    }
+
+    async fn auth_continue(&self, trace: TraceId, next: AuthContinue) -> Result<AuthReply, Fault> {
+        Ok(self
+            .authd
+            .call_with(trace, &next, Vec::new(), LOGIN)
+            .await?
+            .0)
+    }
+
+    async fn queue_id(&self, trace: TraceId) -> Result<QueueId, Fault> {
+        let mut ids = self.ids.lock().await;
+        let (next, end) = match *ids {
+            Some((next, end)) if next < end => (next, end),
+            _ => {
+                let ReservedIds { first, count } = self
+                    .queued
+                    .call(trace, &ReserveIds { count: BLOCK })
+                    .await?;
+                (first.0, first.0 + u64::from(count))
+            }
+        };
+        *ids = Some((next + 1, end));
+        Ok(QueueId(next))
+    }
+
+    async fn open_spool(&self, trace: TraceId, expected: u64) -> Result<(SpoolSlot, File), Fault> {
+        let request = OpenSpool { expected };
+        let (slot, descriptors) = self
+            .queued
+            .call_with(trace, &request, Vec::new(), Duration::from_secs(30))
+            .await?;
+        let missing = || Fault::new(FaultKind::Internal, "queued gave no descriptor");
+        let descriptor: OwnedFd = descriptors.into_iter().next().ok_or_else(missing)?;
+        Ok((slot, File::from(descriptor)))
+    }
+
+    async fn close_spool(&self, trace: TraceId, slot: SpoolSlot) {
+        // If it does not come through, queued removes the file when it sees that we are gone.
+        if let Err(error) = self
+            .queued
+            .call(trace, &CloseSpool { slot: slot.slot })
+            .await
+        {
+            tracing::debug!(%trace, %error, "a spool file was not given back");
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), Fault> {
+        Ok(self
+            .queued
+            .call_with(commit.trace, &commit, Vec::new(), Duration::from_secs(120))
+            .await?
+            .0)
+    }
+}

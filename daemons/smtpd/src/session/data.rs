@@ -1,0 +1,463 @@
+//! DATA and BDAT: the message comes, and is handed to queued.
+
+use super::arrival::Arrival;
+use super::spool::Spool;
+use super::transaction::Transaction;
+use super::{End, Session, input};
+use crate::backend::Backend;
+use crate::config::{LineEndingPolicy, ListenerRole, Timeouts};
+use crate::header::{Removal, from_addresses};
+use crate::trace_header::{Received, With, now, push_date};
+use ipc::api::queued::{Commit, Origin, Right};
+use ipc::{Fault, FaultKind};
+use smtp::{DataDecoder, Newlines};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use types::{BodyType, Enhanced, Octets, QueueId, TraceId};
+
+/// A reply: code, enhanced code, text.
+type Reply = (u16, Enhanced, String);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
+    pub(super) async fn data(&mut self) -> Result<(), End> {
+        let refusal = match self.transaction.as_deref() {
+            None => Some((503, Enhanced(5, 5, 1), "Say MAIL first")),
+            // RFC 3030 3
+            Some(transaction) if transaction.body == BodyType::Binary => {
+                Some((503, Enhanced(5, 5, 1), "BINARYMIME needs BDAT"))
+            }
+            Some(transaction) if transaction.arrival.is_some() || transaction.spoiled => Some((
+                503,
+                Enhanced(5, 5, 1),
+                "Not between chunks; RSET begins anew",
+            )),
+            // RFC 5321 3.3
+            Some(transaction) if transaction.recipients.is_empty() => {
+                Some((554, Enhanced(5, 5, 1), "No valid recipients"))
+            }
+            Some(_) => None,
+        };
+        if let Some((code, enhanced, text)) = refusal {
+            self.reply(code, Some(enhanced), text);
+            return Ok(());
+        }
+        self.reply(354, None, "End the message with a line that has only a dot");
+        self.flush().await?;
+        let mut arrival = self.new_arrival();
+        let newlines = match self.service.policy.line_endings {
+            LineEndingPolicy::Refuse => Newlines::Refuse,
+            LineEndingPolicy::Repair => Newlines::Repair,
+        };
+        let mut decoder = DataDecoder::new(newlines);
+        let mut trouble = None;
+        let until = Instant::now() + Timeouts::of(self.service.policy.timeouts.message_s);
+        loop {
+            let progress = decoder.decode(self.input.unread(), &mut |octets| arrival.push(octets));
+            self.input.consume(progress.consumed);
+            if arrival.has_piece() && trouble.is_none() {
+                trouble = self.spill(&mut arrival).await.err();
+            }
+            if progress.done {
+                break;
+            }
+            if let Err(end) = self.fill_message(until).await {
+                let trace = self.trace;
+                self.discard(arrival, trace).await;
+                return Err(end);
+            }
+        }
+        let verdict = match trouble {
+            Some(reply) => Err(reply),
+            None => self.judge(&arrival, decoder.stray(), decoder.longest_line()),
+        };
+        self.conclude(arrival, verdict).await
+    }
+
+    /// RFC 3030 2
+    pub(super) async fn bdat(&mut self, size: u64, last: bool) -> Result<(), End> {
+        let fits = self
+            .transaction
+            .as_deref()
+            .is_some_and(|t| !t.recipients.is_empty() && !t.spoiled);
+        let mut arrival = self
+            .transaction
+            .as_mut()
+            .and_then(|t| t.arrival.take())
+            .map(|arrival| *arrival);
+        if fits && arrival.is_none() {
+            arrival = Some(self.new_arrival());
+        }
+        let binary = self
+            .transaction
+            .as_deref()
+            .is_some_and(|t| t.body == BodyType::Binary);
+        let mut trouble = None;
+        let until = Instant::now() + Timeouts::of(self.service.policy.timeouts.message_s);
+        let mut left = size;
+        // The octets come whatever we think of them.
+        while left > 0 {
+            let there = self.input.unread();
+            let count = there.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if let Some(arrival) = &mut arrival {
+                let octets = there.get(..count).unwrap_or_default();
+                if !binary {
+                    arrival.endings.feed(octets);
+                }
+                arrival.push(octets);
+            }
+            self.input.consume(count);
+            left -= count as u64;
+            if let Some(arrival) = &mut arrival
+                && arrival.has_piece()
+                && trouble.is_none()
+            {
+                trouble = self.spill(arrival).await.err();
+            }
+            if left > 0
+                && let Err(end) = self.fill_message(until).await
+            {
+                if let Some(arrival) = arrival {
+                    let trace = self.trace;
+                    self.discard(arrival, trace).await;
+                }
+                return Err(end);
+            }
+        }
+        let Some(arrival) = arrival else {
+            let text = match self.transaction.as_deref() {
+                None => "Say MAIL first",
+                Some(transaction) if transaction.spoiled => {
+                    "An earlier chunk was refused; RSET begins anew"
+                }
+                Some(_) => "No valid recipients",
+            };
+            if let Some(transaction) = &mut self.transaction {
+                transaction.spoiled = true;
+            }
+            self.reply(503, Some(Enhanced(5, 5, 1)), text);
+            return Ok(());
+        };
+        let verdict = match trouble {
+            Some(reply) => Err(reply),
+            None if !last => Ok(()),
+            None => self.judge(
+                &arrival,
+                arrival.endings.stray(),
+                arrival.endings.longest_line(),
+            ),
+        };
+        if last {
+            return self.conclude(arrival, verdict).await;
+        }
+        if arrival.too_large() || verdict.is_err() {
+            let trace = self.trace;
+            let (code, enhanced, text) = verdict.err().unwrap_or_else(too_large);
+            self.discard(arrival, trace).await;
+            if let Some(transaction) = &mut self.transaction {
+                transaction.spoiled = true;
+            }
+            self.reply(code, Some(enhanced), &text);
+            return Ok(());
+        }
+        let text = format!("{size} octets received");
+        if let Some(transaction) = &mut self.transaction {
+            transaction.arrival = Some(Box::new(arrival));
+        }
+        self.reply(250, Some(Enhanced(2, 0, 0)), &text);
+        Ok(())
+    }
+
+    fn new_arrival(&self) -> Arrival {
+        let removal = match self.door.role {
+            ListenerRole::Submission => Removal::ReturnPathAndBcc,
+            ListenerRole::Mx | ListenerRole::Lmtp => Removal::ReturnPath,
+        };
+        Arrival::new(removal, self.service.policy.limits.message_bytes)
+    }
+
+    async fn fill_message(&mut self, until: Instant) -> Result<usize, End> {
+        let limit = Timeouts::of(self.service.policy.timeouts.data_s);
+        let limit = limit
+            .min(until.saturating_duration_since(Instant::now()))
+            .max(Duration::from_millis(1));
+        self.fill(limit, input::MESSAGE, false).await
+    }
+
+    /// Moves what has come into queued's file, which is opened when it is first needed.
+    async fn spill(&mut self, arrival: &mut Arrival) -> Result<(), Reply> {
+        let trace = self
+            .transaction
+            .as_deref()
+            .map_or(self.trace, |transaction| transaction.trace);
+        if arrival.needs_spool() {
+            let expected = self
+                .transaction
+                .as_deref()
+                .and_then(|t| t.declared)
+                .unwrap_or(0);
+            match self.service.backend.open_spool(trace, expected).await {
+                Ok((slot, file)) => arrival.set_spool(Spool::new(slot, file)),
+                Err(fault) => return Err(refusal(trace, &fault)),
+            }
+        }
+        arrival.spill().await.map_err(|error| {
+            tracing::error!(%trace, %error, "the spool file cannot be written");
+            no_room()
+        })
+    }
+
+    /// Whether the message as a whole is acceptable in form.
+    fn judge(&self, arrival: &Arrival, stray: bool, longest: u64) -> Result<(), Reply> {
+        let policy = &self.service.policy;
+        if arrival.too_large() {
+            return Err(too_large());
+        }
+        if stray && policy.line_endings == LineEndingPolicy::Refuse {
+            let text =
+                "The message has a CR or LF that is not part of a CRLF; lines must end in CRLF";
+            return Err((550, Enhanced(5, 6, 11), text.to_owned()));
+        }
+        if policy.limits.body_line > 0 && longest > policy.limits.body_line {
+            let text = format!(
+                "The message has a line of {longest} octets; {} are allowed",
+                policy.limits.body_line
+            );
+            return Err((550, Enhanced(5, 6, 0), text));
+        }
+        Ok(())
+    }
+
+    /// Hands the message over, or drops it; answers; and the transaction is over.
+    async fn conclude(&mut self, arrival: Arrival, verdict: Result<(), Reply>) -> Result<(), End> {
+        let Some(transaction) = self.transaction.take() else {
+            return Err(End::Gone("no transaction"));
+        };
+        let answers = if self.door.role == ListenerRole::Lmtp {
+            transaction.accepted.max(1)
+        } else {
+            1
+        };
+        let trace = transaction.trace;
+        let reply = match verdict {
+            Ok(()) => self.hand_over(*transaction, arrival).await,
+            Err(reply) => {
+                self.discard(arrival, trace).await;
+                reply
+            }
+        };
+        let (code, enhanced, text) = reply;
+        if code == 250 {
+            self.counters.messages += 1;
+            self.counters.idle = 0;
+        } else {
+            tracing::info!(%trace, client = %self.client(), code, text, "message refused");
+        }
+        // RFC 2033 4.2: one answer for each recipient
+        for _ in 0..answers {
+            self.reply(code, Some(enhanced), &text);
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self, mut transaction: Transaction, mut arrival: Arrival) -> Reply {
+        let trace = transaction.trace;
+        if arrival.needs_spool()
+            && let Err(reply) = self.spill(&mut arrival).await
+        {
+            self.discard(arrival, trace).await;
+            return reply;
+        }
+        let (header, from) = arrival.header();
+        if header.received > self.service.policy.limits.received {
+            self.discard(arrival, trace).await;
+            // RFC 5321 6.3
+            return (
+                554,
+                Enhanced(5, 4, 6),
+                "Too many hops: the message runs in a circle".to_owned(),
+            );
+        }
+        if let Err(reply) = self.check_from(trace, &from).await {
+            self.discard(arrival, trace).await;
+            return reply;
+        }
+        let id = match self.service.backend.queue_id(trace).await {
+            Ok(id) => id,
+            Err(fault) => {
+                self.discard(arrival, trace).await;
+                return refusal(trace, &fault);
+            }
+        };
+        let prefix = self.prefix(&transaction, id, header.date, header.message_id);
+        let size = arrival.received();
+        let body = match arrival.finish().await {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::error!(%trace, %error, "the spool file cannot be written");
+                return no_room();
+            }
+        };
+        let (remote, recipients) = (transaction.remote, transaction.recipients.len());
+        let sender = transaction
+            .sender
+            .as_ref()
+            .map_or_else(|| "<>".to_owned(), ToString::to_string);
+        let commit = Commit {
+            id,
+            trace,
+            origin: Origin {
+                right: self.right(remote),
+                listener: self.door.name.clone(),
+                client: self.client(),
+            },
+            envelope: transaction.take_envelope(),
+            prefix,
+            body,
+        };
+        match self.service.backend.commit(commit).await {
+            Ok(()) => {
+                tracing::info!(%trace, %id, client = %self.client(), sender, recipients, size, "accepted");
+                (250, Enhanced(2, 0, 0), format!("Queued as {id}"))
+            }
+            Err(fault) => refusal(trace, &fault),
+        }
+    }
+
+    fn right(&self, remote: bool) -> Right {
+        match (&self.login, self.peer.address) {
+            (Some(login), _) => Right::Submission(login.grant.clone()),
+            (None, Some(address)) if remote => Right::Network(address),
+            _ => Right::Incoming,
+        }
+    }
+
+    /// RFC 6409 6.1: the author's address must be one that the login may use, too.
+    async fn check_from(&self, trace: TraceId, from: &[Vec<u8>]) -> Result<(), Reply> {
+        let Some(login) = self
+            .login
+            .as_ref()
+            .filter(|_| self.service.policy.check_from)
+        else {
+            return Ok(());
+        };
+        let refused = |text: String| (550, Enhanced(5, 7, 1), text);
+        if from.is_empty() {
+            return Err(refused("The message has no From field".to_owned()));
+        }
+        for field in from {
+            let Some(addresses) = from_addresses(field) else {
+                return Err(refused("The From field cannot be understood".to_owned()));
+            };
+            for address in addresses {
+                match self
+                    .service
+                    .backend
+                    .may_send(trace, login.grant.account, &address)
+                    .await
+                {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        return Err(refused(format!(
+                            "You may not send as {address}: it is not an address of yours"
+                        )));
+                    }
+                    Err(fault) => return Err(refusal(trace, &fault)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Received, and what a submission lacks (RFC 6409 8.1, 8.2).
+    fn prefix(
+        &self,
+        transaction: &Transaction,
+        id: QueueId,
+        has_date: bool,
+        has_message_id: bool,
+    ) -> Octets {
+        let host = &self.service.policy.hostname;
+        let hello = self.hello.as_ref();
+        let mut prefix = String::with_capacity(384);
+        let lmtp = self.door.role == ListenerRole::Lmtp;
+        let recipient = match transaction.recipients.as_slice() {
+            [one] => Some(&one.address),
+            // Others must not see who else got it.
+            _ => None,
+        };
+        Received {
+            helo: hello.map_or("unknown", |hello| hello.name.as_str()),
+            client: self.peer.address,
+            tls: self
+                .secured
+                .as_ref()
+                .map(|tls| (tls.version, tls.cipher.as_str())),
+            host,
+            with: With {
+                lmtp,
+                extended: hello.is_some_and(|hello| hello.extended),
+                utf8: transaction.smtputf8,
+                tls: self.secured.is_some(),
+                auth: self.login.is_some(),
+            },
+            id,
+            recipient,
+            at: now(),
+        }
+        .write(&mut prefix);
+        if self.door.role == ListenerRole::Submission {
+            if !has_date {
+                prefix.push_str("Date: ");
+                push_date(&mut prefix, now());
+                prefix.push_str("\r\n");
+            }
+            if !has_message_id {
+                prefix.push_str(&format!("Message-ID: <{id}@{host}>\r\n"));
+            }
+        }
+        Octets(prefix.into_bytes())
+    }
+
+    /// Gives a file back that was not needed.
+    pub(super) async fn discard(&self, mut arrival: Arrival, trace: TraceId) {
+        if let Some(mut spool) = arrival.take_spool() {
+            let _ = spool.finish().await;
+            self.service.backend.close_spool(trace, spool.slot).await;
+        }
+    }
+}
+
+fn too_large() -> Reply {
+    (
+        552,
+        Enhanced(5, 3, 4),
+        "The message is too large; EHLO tells the limit".to_owned(),
+    )
+}
+
+fn no_room() -> Reply {
+    (
+        452,
+        Enhanced(4, 3, 1),
+        "No room for the message at the moment, try again later".to_owned(),
+    )
+}
+
+/// What the client is told of a fault behind us: the log has the reason.
+fn refusal(trace: TraceId, fault: &Fault) -> Reply {
+    tracing::warn!(%trace, %fault, "message not taken");
+    match fault.kind {
+        FaultKind::Busy => no_room(),
+        FaultKind::Denied => (550, Enhanced(5, 7, 1), "Relaying denied".to_owned()),
+        FaultKind::Invalid => (
+            554,
+            Enhanced(5, 6, 0),
+            "The message cannot be taken".to_owned(),
+        ),
+        _ => (
+            451,
+            Enhanced(4, 3, 0),
+            "Not possible at the moment, try again later".to_owned(),
+        ),
+    }
+}

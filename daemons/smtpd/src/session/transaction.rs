@@ -1,0 +1,76 @@
+//! A mail transaction: from MAIL to the answer after the message.
+
+use super::arrival::Arrival;
+use smtp::{Mail, Rcpt};
+use types::{Address, BodyType, Envelope, Recipient, Ret, Route, TraceId};
+
+/// What MAIL and RCPT said, and the message as far as it came.
+pub(crate) struct Transaction {
+    pub(crate) trace: TraceId,
+    pub(crate) sender: Option<Address>,
+    pub(crate) ret: Option<Ret>,
+    pub(crate) envid: Option<String>,
+    pub(crate) body: BodyType,
+    pub(crate) smtputf8: bool,
+    pub(crate) require_tls: bool,
+    pub(crate) declared: Option<u64>,
+    pub(crate) recipients: Vec<Recipient>,
+    /// RCPTs that were accepted, repeated ones included: LMTP answers each (RFC 2033 4.2).
+    pub(crate) accepted: usize,
+    /// A recipient is elsewhere.
+    pub(crate) remote: bool,
+    /// What BDAT brought so far (RFC 3030).
+    pub(crate) arrival: Option<Box<Arrival>>,
+    /// A chunk was refused: the rest of the message is too.
+    pub(crate) spoiled: bool,
+}
+
+impl Transaction {
+    pub(crate) fn new(mail: Mail) -> Self {
+        let parameters = mail.parameters;
+        Self {
+            trace: TraceId(rand::random()),
+            sender: mail.sender,
+            ret: parameters.ret,
+            envid: parameters.envid,
+            body: parameters.body,
+            smtputf8: parameters.smtputf8,
+            require_tls: parameters.require_tls,
+            declared: parameters.size,
+            recipients: Vec::new(),
+            accepted: 0,
+            remote: false,
+            arrival: None,
+            spoiled: false,
+        }
+    }
+
+    /// Adds a recipient; one that is there already is not added again.
+    pub(crate) fn add(&mut self, address: Address, rcpt: Rcpt, route: Route) {
+        self.accepted += 1;
+        self.remote |= route == Route::Remote;
+        // Few have many recipients, and those are compared once each.
+        if self.recipients.iter().any(|known| known.address == address) {
+            return;
+        }
+        self.recipients.push(Recipient {
+            address,
+            orcpt: rcpt.parameters.orcpt,
+            notify: rcpt.parameters.notify,
+            route,
+        });
+    }
+
+    /// The envelope; the transaction is done with it.
+    pub(crate) fn take_envelope(&mut self) -> Envelope {
+        Envelope {
+            sender: self.sender.take(),
+            ret: self.ret.take(),
+            envid: self.envid.take(),
+            body: self.body,
+            smtputf8: self.smtputf8,
+            require_tls: self.require_tls,
+            recipients: std::mem::take(&mut self.recipients),
+        }
+    }
+}
