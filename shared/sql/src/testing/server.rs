@@ -108,8 +108,14 @@ impl Server {
     /// It does not run.
     pub fn stop(&mut self) -> io::Result<()> {
         if let Some(mut child) = self.child.take() {
-            // As after a power cut: both databases recover when they start again.
-            child.kill()?;
+            // As after a power cut: both databases recover when they start again. PostgreSQL's "immediate shutdown" takes
+            // its backends along, which would keep it from starting otherwise.
+            match self.kind {
+                ServerKind::Postgres => {
+                    run(Command::new("kill").args(["-QUIT", &child.id().to_string()]))?;
+                }
+                ServerKind::MySql => child.kill()?,
+            }
             child.wait()?;
             forget_socket(self.kind, &self.directory);
         }
