@@ -19,7 +19,7 @@ pub struct Config {
     /// Networks (`192.0.2.0/24`, `2001:db8::/32`) whose clients may relay without a login. None.
     pub relay_networks: Vec<String>,
 
-    /// Octets of a journal segment. 16 MiB.
+    /// Octets of a journal segment. 4 MiB.
     pub segment_size: u64,
     /// Messages written by one sync at most. 1,000.
     pub batch_messages: usize,
@@ -83,7 +83,7 @@ impl Default for Config {
             report_from: String::new(),
             double_bounces_to: String::new(),
             relay_networks: Vec::new(),
-            segment_size: 16 * 1024 * 1024,
+            segment_size: 4 * 1024 * 1024,
             batch_messages: 1000,
             batch_bytes: 8 * 1024 * 1024,
             commit_backlog: 4096,

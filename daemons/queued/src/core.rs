@@ -369,6 +369,30 @@ impl Core {
         Ok(())
     }
 
+    /// Opens a spool file for a body of about so many octets; the slot belongs to the connection.
+    ///
+    /// # Errors
+    /// Busy: no room, or too many are open.
+    pub fn open_spool(
+        &self,
+        connection: u64,
+        expected: u64,
+    ) -> Result<(u64, std::fs::File), Fault> {
+        self.check_room()?;
+        self.check_free(expected)?;
+        match self.spool.open_slot(connection) {
+            Ok(Some(opened)) => Ok(opened),
+            Ok(None) => Err(Fault::new(FaultKind::Busy, "too many spool files are open")),
+            Err(error) => {
+                tracing::error!(%error, "opening a spool file");
+                Err(Fault::new(
+                    FaultKind::Busy,
+                    format!("no spool file: {error}"),
+                ))
+            }
+        }
+    }
+
     /// Accepts a message (see [`Commit`]). `connection` is that of the caller, which owns the spool slots it opened.
     ///
     /// # Errors

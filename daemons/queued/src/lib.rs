@@ -153,3 +153,6 @@ fn facts(start: &Start<Config>, core: &Arc<Core>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,22 +57,9 @@ fn listeners(core: &Arc<Core>, router: Router) -> Router {
 }
 
 fn open_spool(core: &Core, context: &Context, call: &OpenSpool) -> Result<SpoolSlot, Fault> {
-    core.check_room()?;
-    core.check_free(call.expected)?;
-    match core.spool.open_slot(context.peer.connection) {
-        Ok(Some((slot, file))) => {
-            context.attach(file.into());
-            Ok(SpoolSlot { slot })
-        }
-        Ok(None) => Err(Fault::new(FaultKind::Busy, "too many spool files are open")),
-        Err(error) => {
-            tracing::error!(%error, "opening a spool file");
-            Err(Fault::new(
-                FaultKind::Busy,
-                format!("no spool file: {error}"),
-            ))
-        }
-    }
+    let (slot, file) = core.open_spool(context.peer.connection, call.expected)?;
+    context.attach(file.into());
+    Ok(SpoolSlot { slot })
 }
 
 /// For the operator.

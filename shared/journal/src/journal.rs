@@ -21,6 +21,9 @@ pub struct Options {
     pub max_record: u32,
     /// Segments that are kept for reuse when they are done.
     pub spares: usize,
+    /// The newest segments besides the active one are kept, although they are done, so that after a crash it is known for a
+    /// while which messages were done.
+    pub keep: usize,
     /// Octets kept aside, so that records which free messages can be written on a full disk.
     pub reserve: u64,
 }
@@ -28,9 +31,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            segment_size: 16 * 1024 * 1024,
+            segment_size: 4 * 1024 * 1024,
             max_record: 8 * 1024 * 1024,
-            spares: 2,
+            spares: 1,
+            keep: 2,
             reserve: 1024 * 1024,
         }
     }
@@ -439,9 +443,8 @@ impl Journal {
     /// Removes the segments that nothing needs. Called by every change of the segment; call it in quiet times too.
     /// Returns how many went.
     pub fn reclaim(&mut self) -> usize {
-        let numbers = self
-            .ledger
-            .removable(self.active.as_ref().map(|segment| segment.number));
+        let active = self.active.as_ref().map(|segment| segment.number);
+        let numbers = self.ledger.removable(active, self.options.keep);
         let mut gone = Vec::new();
         for number in numbers {
             let path = segment::path(&self.directory, number);

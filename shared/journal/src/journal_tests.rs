@@ -14,6 +14,7 @@ fn small() -> Options {
         segment_size: 8 * 1024,
         max_record: 64 * 1024,
         spares: 1,
+        keep: 0,
         reserve: 4096,
     }
 }
@@ -141,6 +142,22 @@ fn done_segments_are_reclaimed_and_reused() {
     journal.reclaim();
     assert_eq!(segments(dir.path()).len(), 1);
     assert!(journal.is_idle());
+}
+
+#[test]
+fn what_was_done_lately_is_known_after_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { keep: 2, ..small() };
+    for id in 1..=5_u64 {
+        let mut journal = Journal::open(dir.path(), options.clone()).unwrap();
+        let known: Vec<u64> = (id.saturating_sub(2).max(1)..id).collect();
+        assert!(journal.take_freed().ends_with(&known));
+        journal
+            .append(&[put(id, b"x"), Record::free(id)], true)
+            .unwrap();
+        journal.close();
+    }
+    assert_eq!(segments(dir.path()).len(), 2);
 }
 
 #[test]

@@ -92,14 +92,20 @@ impl Ledger {
             .is_some_and(|tally| tally.damaged)
     }
 
-    /// The segments that nothing needs, `active` aside, oldest first. A segment whose marks free records of another one of
+    /// The segments that nothing needs, `active` and the newest `keep` others aside, oldest first. A segment whose marks free records of another one of
     /// these is not yet among them: that one must be gone durably first.
-    pub(crate) fn removable(&self, active: Option<u64>) -> Vec<u64> {
+    pub(crate) fn removable(&self, active: Option<u64>, keep: usize) -> Vec<u64> {
+        let others = self
+            .segments
+            .keys()
+            .filter(|number| Some(**number) != active);
+        let old = others.count().saturating_sub(keep);
         self.segments
             .iter()
-            .filter(|(number, tally)| {
+            .filter(|(number, _)| Some(**number) != active)
+            .take(old)
+            .filter(|(_, tally)| {
                 tally.live == 0
-                    && Some(**number) != active
                     && !tally
                         .frees
                         .iter()
