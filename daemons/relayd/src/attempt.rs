@@ -74,6 +74,11 @@ impl Client {
                 Visit::Failed(status) => {
                     tracing::info!(trace = %job.trace, host = endpoint.label(), reply = %status, "host failed");
                     failures.push(status);
+                    if outcomes.len() >= job.recipients.len() {
+                        // It went away, but not before it had said all that was to be said.
+                        relayed.host = Some(endpoint.label());
+                        break;
+                    }
                 }
                 Visit::Uncertain { status, host } => {
                     relayed.host = Some(host);

@@ -444,6 +444,11 @@ impl Connection {
         sent
     }
 
+    /// Sends commands that have been written to `out`, without waiting for replies.
+    pub(crate) async fn send(&mut self, stage: &'static str) -> Result<(), Lost> {
+        self.flush(stage, self.command_timeout).await
+    }
+
     /// The reply to a command already sent, in its turn.
     pub(crate) async fn next_reply(&mut self, stage: &'static str) -> Result<Reply, Lost> {
         self.reply(stage, self.command_timeout).await

@@ -263,8 +263,7 @@ async fn envelope_pipelined(
     if with_data {
         client::data(&mut connection.out);
     }
-    let limit = Duration::from_secs(300);
-    connection.flush("sending the envelope", limit).await?;
+    connection.send("sending the envelope").await?;
     let mail = connection.next_reply("saying MAIL").await?;
     let mut accepted = Vec::new();
     for position in recipients {

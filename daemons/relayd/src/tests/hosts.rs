@@ -218,3 +218,25 @@ async fn a_host_with_our_own_name_is_ourselves() {
         ("p554".to_owned(), Enhanced(5, 4, 6))
     );
 }
+
+#[tokio::test]
+async fn a_host_that_has_said_it_all_may_leave() {
+    let (first, second) = two(
+        script(&[("RCPT", "550 no"), ("DATA", "drop")]),
+        Script::default(),
+    )
+    .await;
+    let client = client(with_names(&first, TABLE.to_vec()).await);
+    let relayed = client
+        .deliver(
+            &job(&["a@t.example"], BODY.as_bytes()).await,
+            "t.example",
+            None,
+        )
+        .await;
+    assert_eq!(
+        (summary(&relayed).as_str(), relayed.destination_down),
+        ("p550", false)
+    );
+    assert_eq!(second.seen.lock().unwrap().connections, 0);
+}
