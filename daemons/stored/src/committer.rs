@@ -145,6 +145,15 @@ impl Committer {
     }
 
     async fn attempt(&mut self, works: &[Work]) -> Result<(Answers, Touched), store::Error> {
+        // While the database is away each try costs a timeout: those that wait meanwhile fail with the first one.
+        if self.away.is_some_and(|since| since.elapsed() < PAUSE) {
+            let text = self
+                .trouble
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            return Err(sql::Error::new(sql::Kind::Unavailable, text).into());
+        }
         let mut tries = 0;
         loop {
             tries += 1;
@@ -181,15 +190,6 @@ impl Committer {
     }
 
     async fn transaction(&mut self, works: &[Work]) -> Result<(Answers, Touched), store::Error> {
-        // While the database is away each try costs a timeout: those that wait meanwhile fail with the first one.
-        if self.away.is_some_and(|since| since.elapsed() < PAUSE) {
-            let text = self
-                .trouble
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            return Err(sql::Error::new(sql::Kind::Unavailable, text).into());
-        }
         if !self.migrated {
             self.writer.migrate().await?;
             self.migrated = true;

@@ -94,7 +94,7 @@ impl Server {
     /// It does not start within half a minute.
     pub fn resume(&mut self) -> io::Result<()> {
         let program = find(self.kind.program()).ok_or(io::ErrorKind::NotFound)?;
-        let line = command_line(self.kind, &program, &self.directory);
+        let line = command_line(self.kind, &program, &self.directory, true);
         let mut command = Command::new(line.first().ok_or(io::ErrorKind::NotFound)?);
         command.args(line.iter().skip(1));
         quiet(&mut command, &self.directory)?;
@@ -192,7 +192,7 @@ fn supervise(kind: ServerKind, program: &Path, home: &Path, directory: &Path) ->
     "#;
     let mut command = Command::new("setsid");
     command.args(["sh", "-c", SCRIPT, "sh"]).arg(home);
-    command.args(command_line(kind, program, directory));
+    command.args(command_line(kind, program, directory, false));
     quiet(&mut command, directory)?;
     // Its end is its own business: it outlives this process by design.
     drop(command.spawn()?);
@@ -212,7 +212,8 @@ fn quiet(command: &mut Command, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn command_line(kind: ServerKind, program: &Path, directory: &Path) -> Vec<String> {
+/// A durable server keeps what it has committed when it is killed.
+fn command_line(kind: ServerKind, program: &Path, directory: &Path, durable: bool) -> Vec<String> {
     let program = program.display().to_string();
     let directory = directory.display().to_string();
     let mut line = Vec::new();
@@ -234,9 +235,9 @@ fn command_line(kind: ServerKind, program: &Path, directory: &Path) -> Vec<Strin
             for setting in [
                 format!("unix_socket_directories={directory}"),
                 "listen_addresses=".to_owned(),
-                "fsync=off".to_owned(),
-                "synchronous_commit=off".to_owned(),
-                "full_page_writes=off".to_owned(),
+                format!("fsync={}", if durable { "on" } else { "off" }),
+                format!("synchronous_commit={}", if durable { "on" } else { "off" }),
+                format!("full_page_writes={}", if durable { "on" } else { "off" }),
                 "max_connections=300".to_owned(),
                 "shared_buffers=64MB".to_owned(),
             ] {
@@ -252,8 +253,7 @@ fn command_line(kind: ServerKind, program: &Path, directory: &Path) -> Vec<Strin
                 format!("--pid-file={directory}/sql.pid"),
                 "--skip-networking".to_owned(),
                 "--skip-grant-tables".to_owned(),
-                "--innodb-flush-log-at-trx-commit=0".to_owned(),
-                "--innodb-flush-method=nosync".to_owned(),
+                format!("--innodb-flush-log-at-trx-commit={}", u8::from(durable)),
                 "--innodb-buffer-pool-size=64M".to_owned(),
                 "--max-connections=300".to_owned(),
             ]);
