@@ -1,0 +1,294 @@
+//! Where mail for an address goes, and who may send from it. Asked for each RCPT and each delivery: answers are kept in
+//! memory.
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::directory::lookup::Entry;
+use crate::directory::{Directory, DirectoryError};
+use crate::name;
+use ipc::api::authd::{Domain, Resolution, Target};
+use ipc::{Fault, FaultKind};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use types::{AccountId, Address};
+
+/// Finds out what is behind addresses.
+pub(crate) struct Resolver {
+    directory: Directory,
+    config: Arc<Config>,
+    domains: Cache<Option<Arc<Domain>>>,
+    known: Cache<Resolution>,
+    /// Apart, so that whoever tries many names does not push the known ones out.
+    unknown: Cache<Resolution>,
+    senders: Cache<bool>,
+}
+
+/// What a walk from an address through aliases and groups found.
+#[derive(Default)]
+struct Walk {
+    accounts: Vec<Target>,
+    ids: HashSet<AccountId>,
+    forwards: Vec<Address>,
+    disabled: bool,
+    cut: bool,
+}
+
+/// An address on the way, and the detail that it inherits.
+type Step = (Address, Option<String>);
+
+/// Why one walks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    Deliver,
+    Send,
+}
+
+impl Resolver {
+    pub(crate) fn new(directory: Directory, config: Arc<Config>) -> Self {
+        let fresh = Duration::from_secs(config.cache_seconds);
+        let stale = Duration::from_secs(config.stale_seconds);
+        let limit = config.cached;
+        let generation = || directory.generation().clone();
+        Self {
+            domains: Cache::new(generation(), limit, fresh, stale),
+            known: Cache::new(generation(), limit, fresh, stale),
+            unknown: Cache::new(generation(), limit, fresh, stale),
+            senders: Cache::new(generation(), limit, fresh, stale),
+            directory,
+            config,
+        }
+    }
+
+    /// Where mail for an address goes.
+    ///
+    /// # Errors
+    /// [`FaultKind::Temporary`] when the domain is disabled, or the database is away and nothing is remembered.
+    pub(crate) async fn resolve(&self, address: &Address) -> Result<Resolution, Fault> {
+        let key = address.to_string();
+        if let Some(found) = self.known.get(&key).or_else(|| self.unknown.get(&key)) {
+            return Ok(found);
+        }
+        let generation = self.directory.generation().current();
+        let found = match self.find(address).await {
+            Err(fault) if fault.kind == FaultKind::Temporary => {
+                let known = self.known.get_stale(&key);
+                return known.or_else(|| self.unknown.get_stale(&key)).ok_or(fault);
+            }
+            other => other?,
+        };
+        let cache = match &found {
+            Resolution::Local(_) => &self.known,
+            _ => &self.unknown,
+        };
+        cache.put(key, found.clone(), generation);
+        Ok(found)
+    }
+
+    async fn find(&self, address: &Address) -> Result<Resolution, Fault> {
+        match self.domain(address.domain()).await? {
+            None => return Ok(Resolution::Remote),
+            Some(domain) if !domain.enabled => {
+                return Err(Fault::new(
+                    FaultKind::Temporary,
+                    format!("the domain {} is disabled", domain.name),
+                ));
+            }
+            Some(_) => {}
+        }
+        let walk = self.walk(address, Aim::Deliver).await?;
+        if walk.cut {
+            tracing::warn!(%address, "it leads to more ends than authd.targets or authd.depth allow: the others are left out");
+        }
+        let mut targets = walk.accounts;
+        targets.extend(walk.forwards.into_iter().map(Target::Forward));
+        Ok(match targets.is_empty() {
+            false => Resolution::Local(targets),
+            true if walk.disabled => Resolution::Disabled,
+            true => Resolution::Unknown,
+        })
+    }
+
+    /// Whether an account may send from an address.
+    ///
+    /// # Errors
+    /// The database is away and nothing is remembered.
+    pub(crate) async fn may_send(
+        &self,
+        account: AccountId,
+        address: &Address,
+    ) -> Result<bool, Fault> {
+        let key = format!("{account} {address}");
+        if let Some(found) = self.senders.get(&key) {
+            return Ok(found);
+        }
+        let generation = self.directory.generation().current();
+        let found = match self.sender(account, address).await {
+            Err(fault) if fault.kind == FaultKind::Temporary => {
+                return self.senders.get_stale(&key).ok_or(fault);
+            }
+            other => other?,
+        };
+        self.senders.put(key, found, generation);
+        Ok(found)
+    }
+
+    async fn sender(&self, account: AccountId, address: &Address) -> Result<bool, Fault> {
+        match self.domain(address.domain()).await? {
+            Some(domain) if domain.enabled => {}
+            _ => return Ok(false),
+        }
+        let walk = self.walk(address, Aim::Send).await?;
+        Ok(walk.ids.contains(&account))
+    }
+
+    /// One of our domains; `None` if it is not ours.
+    async fn domain(&self, name: &str) -> Result<Option<Arc<Domain>>, DirectoryError> {
+        if let Some(found) = self.domains.get(name) {
+            return Ok(found);
+        }
+        let generation = self.directory.generation().current();
+        let found = match self.directory.domain(name).await {
+            Err(DirectoryError::Sql(error)) if error.is_temporary() => {
+                let stale = self.domains.get_stale(name);
+                return stale.ok_or(DirectoryError::Sql(error));
+            }
+            other => other?.map(Arc::new),
+        };
+        self.domains.put(name.to_owned(), found.clone(), generation);
+        Ok(found)
+    }
+
+    /// Follows aliases and groups, a level at a time: one question to the database for each.
+    async fn walk(&self, start: &Address, aim: Aim) -> Result<Walk, DirectoryError> {
+        let mut walk = Walk::default();
+        let mut visited = HashSet::new();
+        let mut level: Vec<Step> = vec![(name::normal(start).into_owned(), None)];
+        for _ in 0..=self.config.depth {
+            let mut steps = Vec::with_capacity(level.len());
+            let mut keys = Vec::with_capacity(level.len() * 2);
+            for (address, detail) in level {
+                if !visited.insert(name::key(&address)) {
+                    continue;
+                }
+                match self.domain(address.domain()).await? {
+                    None => walk.forwards.push(address),
+                    Some(domain) if !domain.enabled => walk.disabled = true,
+                    Some(domain) => {
+                        keys.push(name::key(&address));
+                        let base = self.base(&address, &domain);
+                        keys.extend(base.as_ref().map(|(base, _)| name::key(base)));
+                        steps.push((address, detail, domain, base));
+                    }
+                }
+            }
+            if steps.is_empty() {
+                return Ok(walk);
+            }
+            let entries = self.directory.lookup(keys).await?;
+            level = Vec::new();
+            for (address, detail, domain, base) in steps {
+                let exact = entries
+                    .get(&name::key(&address))
+                    .map(|entry| (entry, detail));
+                let found = exact.or_else(|| {
+                    let (base, detail) = base?;
+                    Some((entries.get(&name::key(&base))?, Some(detail)))
+                });
+                match found {
+                    Some((entry, detail)) => self.follow(entry, detail, aim, &mut walk, &mut level),
+                    None => level.extend(self.fallback(&address, &domain, aim)),
+                }
+            }
+        }
+        walk.cut |= !level.is_empty();
+        Ok(walk)
+    }
+
+    /// The address without its detail (RFC 5233), and the detail.
+    fn base(&self, address: &Address, domain: &Domain) -> Option<(Address, String)> {
+        if !domain.subaddressing {
+            return None;
+        }
+        let (base, detail) = address.split_detail(self.config.subaddress_separator);
+        detail.map(|detail| (base, detail.to_owned()))
+    }
+
+    fn follow(
+        &self,
+        entry: &Entry,
+        detail: Option<String>,
+        aim: Aim,
+        walk: &mut Walk,
+        level: &mut Vec<Step>,
+    ) {
+        match entry {
+            Entry::Account { enabled: false, .. } => walk.disabled = true,
+            Entry::Account {
+                id,
+                name,
+                quota_bytes,
+                quota_messages,
+                ..
+            } => {
+                if walk.accounts.len() + walk.forwards.len() >= self.config.targets {
+                    walk.cut = true;
+                } else if walk.ids.insert(*id) {
+                    walk.accounts.push(Target::Account {
+                        account: *id,
+                        name: name.clone(),
+                        detail,
+                        quota_bytes: *quota_bytes,
+                        quota_messages: *quota_messages,
+                    });
+                }
+            }
+            Entry::List {
+                group: true,
+                send_as: false,
+                ..
+            } if aim == Aim::Send => {}
+            Entry::List { targets, .. } => {
+                let room = self.config.targets.saturating_sub(level.len());
+                walk.cut |= targets.len() > room;
+                let targets = targets.iter().take(room).cloned();
+                level.extend(targets.map(|target| (target, detail.clone())));
+            }
+        }
+    }
+
+    /// Where mail for an address goes that is not in the directory.
+    fn fallback(&self, address: &Address, domain: &Domain, aim: Aim) -> Option<Step> {
+        if aim == Aim::Send && !self.config.send_as_catch_all {
+            return None;
+        }
+        if let Some(target) = &domain.catch_all {
+            return target.parse().ok().map(|target| (target, None));
+        }
+        // RFC 5321 4.5.1, RFC 2142 4
+        let role = ["postmaster", "abuse"]
+            .iter()
+            .any(|role| address.local().eq_ignore_ascii_case(role));
+        if !role || self.config.postmaster.is_empty() {
+            return None;
+        }
+        let target = self.config.postmaster.parse().ok()?;
+        Some((target, None))
+    }
+}
+
+/// For tests and the log: the accounts of an answer.
+#[cfg(test)]
+pub(crate) fn accounts(resolution: &Resolution) -> Vec<String> {
+    let Resolution::Local(targets) = resolution else {
+        return vec![format!("{resolution:?}")];
+    };
+    let show = |target: &Target| match target {
+        Target::Account { name, detail, .. } => match detail {
+            Some(detail) => format!("{name} [{detail}]"),
+            None => name.to_string(),
+        },
+        Target::Forward(address) => format!("> {address}"),
+    };
+    targets.iter().map(show).collect()
+}
