@@ -251,4 +251,4 @@ impl Challenge {
 
 #[cfg(test)]
 #[path = "scram_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -19,7 +19,7 @@ fn bindings() -> Vec<(String, Octets)> {
 }
 
 /// The client's side, for tests.
-fn answer(password: &str, challenge: &[u8], bare: &str, binding: &[u8]) -> String {
+pub(crate) fn answer(password: &str, challenge: &[u8], bare: &str, binding: &[u8]) -> String {
     let challenge = std::str::from_utf8(challenge).unwrap();
     let field = |name: &str| {
         let mut fields = challenge.split(',');

@@ -247,3 +247,7 @@ fn group(row: ListRow) -> Group {
         send_as: row.send_as,
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

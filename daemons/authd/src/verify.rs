@@ -85,11 +85,7 @@ impl Verifier {
         let id = credentials.map_or(0, |credentials| credentials.account.id.0);
         let number = id.to_le_bytes();
         let known = hash.map(|hash| {
-            let fields = [
-                number.as_slice(),
-                hash.as_bytes(),
-                typed.as_bytes(),
-            ];
+            let fields = [number.as_slice(), hash.as_bytes(), typed.as_bytes()];
             secret::keyed(&self.key, &fields)
         });
         if known.is_some_and(|known| self.is_verified(&known)) {

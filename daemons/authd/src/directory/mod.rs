@@ -87,6 +87,12 @@ impl Directory {
         })
     }
 
+    /// Ends the connections, as when the server goes away.
+    #[cfg(test)]
+    pub(crate) async fn close(&self) {
+        self.db.close().await;
+    }
+
     /// Changes of the directory, for caches.
     pub(crate) fn generation(&self) -> &Generation {
         &self.generation

@@ -1,0 +1,970 @@
+//! The whole service over each database.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+use crate::config::{Blocking, Hashing, Scram};
+use crate::resolve::accounts;
+use ipc::FaultKind;
+use ipc::api::authd::{
+    Account, AuthClient, AuthFailure, AuthReply, Block, Domain, Login, NewPassword, PutMode,
+    Resolution,
+};
+use sql::testing::TestDb;
+use types::{AccountId, Address, Octets, Rights, TraceId};
+
+fn settings() -> Config {
+    Config {
+        default_domain: "example.org".into(),
+        master_users: vec!["root@example.org".into()],
+        hashing: Hashing {
+            memory_kib: 64,
+            iterations: 1,
+            ..Hashing::default()
+        },
+        scram: Scram {
+            iterations: 4096,
+            ..Scram::default()
+        },
+        blocking: Blocking {
+            address_failures: 3,
+            ..Blocking::default()
+        },
+        ..Config::default()
+    }
+}
+
+fn seal() -> Seal {
+    Box::new(|_, data| {
+        let mac = blake3::keyed_hash(&[7; 32], &data).as_bytes().to_vec();
+        Box::pin(async move { Ok(mac.into()) })
+    })
+}
+
+struct House {
+    service: Service,
+}
+
+impl House {
+    async fn open(test: &TestDb, config: Config) -> Self {
+        let db = test.open().await.unwrap();
+        let service = Service::open(db, config, seal()).await.unwrap();
+        Self { service }
+    }
+
+    /// example.org with jane and john, bücher.example with a catch-all.
+    async fn furnished(test: &TestDb, config: Config) -> Self {
+        let house = Self::open(test, config).await;
+        house.domain("example.org", None).await.unwrap();
+        house
+            .domain("Bücher.example", Some("jane@example.org"))
+            .await
+            .unwrap();
+        house
+            .account("Jane@example.org", Some("jane's secret"))
+            .await
+            .unwrap();
+        house
+            .account("john@example.org", Some("john's secret"))
+            .await
+            .unwrap();
+        house
+    }
+
+    async fn domain(&self, name: &str, catch_all: Option<&str>) -> Result<(), Fault> {
+        let domain = Domain {
+            name: name.into(),
+            enabled: true,
+            catch_all: catch_all.map(str::to_owned),
+            subaddressing: true,
+            quota_bytes: 0,
+        };
+        Ok(self
+            .service
+            .directory
+            .domain_put(PutMode::Create, &domain)
+            .await?)
+    }
+
+    async fn account(&self, name: &str, password: Option<&str>) -> Result<Account, Fault> {
+        let password = password.map(|password| NewPassword::Clear(password.into()));
+        self.put(PutMode::Create, &account(name), password).await
+    }
+
+    async fn put(
+        &self,
+        mode: PutMode,
+        account: &Account,
+        password: Option<NewPassword>,
+    ) -> Result<Account, Fault> {
+        let account = account.clone();
+        let request = AccountPut {
+            mode,
+            account,
+            password,
+        };
+        self.service.admin.account_put(request).await
+    }
+
+    async fn list(&self, group: bool, address: &str, targets: &[&str]) -> Result<(), Fault> {
+        let targets: Vec<String> = targets.iter().map(|&target| target.to_owned()).collect();
+        let put = ListPut {
+            group,
+            address,
+            targets: &targets,
+            description: "",
+            send_as: !address.starts_with("quiet"),
+        };
+        Ok(self
+            .service
+            .directory
+            .list_put(PutMode::Create, &put)
+            .await?)
+    }
+
+    async fn resolve(&self, address: &str) -> Vec<String> {
+        let address: Address = address.parse().unwrap();
+        accounts(&self.service.resolver.resolve(&address).await.unwrap())
+    }
+
+    async fn may(&self, account: &Account, address: &str) -> bool {
+        let address: Address = address.parse().unwrap();
+        self.service
+            .resolver
+            .may_send(account.id, &address)
+            .await
+            .unwrap()
+    }
+
+    async fn start(
+        &self,
+        mechanism: &str,
+        initial: Option<&[u8]>,
+        client: AuthClient,
+    ) -> AuthReply {
+        let request = AuthStart {
+            mechanism: mechanism.into(),
+            initial: initial.map(Octets::from),
+            client,
+        };
+        self.service.logins.start(CALLER, request).await.unwrap()
+    }
+
+    async fn go_on(&self, exchange: u64, response: &[u8]) -> AuthReply {
+        let response = response.into();
+        let request = AuthContinue { exchange, response };
+        self.service.logins.proceed(CALLER, &request).await.unwrap()
+    }
+
+    async fn plain(&self, user: &str, password: &str) -> AuthReply {
+        let message = format!("\0{user}\0{password}");
+        self.start("PLAIN", Some(message.as_bytes()), client("127.0.0.1"))
+            .await
+    }
+
+    async fn scram(&self, user: &str, password: &str) -> AuthReply {
+        let bare = format!("n={user},r=clientnonce");
+        let first = format!("n,,{bare}");
+        let reply = self
+            .start("SCRAM-SHA-256", Some(first.as_bytes()), client("127.0.0.1"))
+            .await;
+        let (exchange, challenge) = challenged(&reply);
+        let last = crate::scram::tests::answer(password, &challenge, &bare, b"n,,");
+        self.go_on(exchange, last.as_bytes()).await
+    }
+}
+
+const CALLER: Caller = Caller {
+    connection: 1,
+    trace: TraceId(1),
+};
+
+fn account(name: &str) -> Account {
+    Account {
+        id: AccountId(0),
+        name: name.into(),
+        display_name: "Ä Person".into(),
+        enabled: true,
+        quota_bytes: 1000,
+        quota_messages: 0,
+        rights: Rights::ALL,
+        has_password: false,
+    }
+}
+
+fn client(address: &str) -> AuthClient {
+    AuthClient {
+        address: address.parse().unwrap(),
+        service: ipc::api::authd::Service::Imap,
+        tls: false,
+        bindings: Vec::new(),
+    }
+}
+
+fn challenged(reply: &AuthReply) -> (u64, Vec<u8>) {
+    let AuthReply::Challenge { exchange, data } = reply else {
+        panic!("{reply:?}")
+    };
+    (*exchange, data.to_vec())
+}
+
+fn admitted(reply: AuthReply) -> Login {
+    let AuthReply::Success { login, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    login
+}
+
+fn refused(reply: &AuthReply) -> AuthFailure {
+    let AuthReply::Failure { reason, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    *reason
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, Fault>) -> FaultKind {
+    result.unwrap_err().kind
+}
+
+#[tokio::test]
+async fn the_directory_on_every_database() {
+    for test in sql::testing::databases().await.unwrap() {
+        eprintln!("on {}", test.name);
+        let house = House::furnished(&test, settings()).await;
+        names(&house).await;
+        lists(&house).await;
+        recipients(&house).await;
+        senders(&house).await;
+        logins(&house).await;
+        app_passwords(&house).await;
+        imported(&house).await;
+        removal(&house).await;
+        blocks(&house, &test).await;
+    }
+}
+
+async fn names(house: &House) {
+    let directory = &house.service.directory;
+    assert_eq!(
+        kind(house.domain("EXAMPLE.org.", None).await),
+        FaultKind::Conflict
+    );
+    assert_eq!(kind(house.domain("a b", None).await), FaultKind::Invalid);
+    let listed = directory.domain_list(Some("bücher.example")).await.unwrap();
+    assert_eq!(listed[0].name, "xn--bcher-kva.example");
+    assert_eq!(listed[0].catch_all.as_deref(), Some("jane@example.org"));
+    assert_eq!(directory.domain_list(None).await.unwrap().len(), 2);
+    assert_eq!(
+        kind(house.account("JANE@example.org", None).await),
+        FaultKind::Conflict
+    );
+    assert_eq!(
+        kind(house.account("x@nowhere.example", None).await),
+        FaultKind::NotFound
+    );
+    assert_eq!(kind(house.account("x", None).await), FaultKind::Invalid);
+    assert_eq!(
+        kind(house.account("x@example.org", Some("short")).await),
+        FaultKind::Invalid
+    );
+    let all = directory.account_list(None, None, None, 0).await.unwrap();
+    assert_eq!(all[0].name, "Jane@example.org");
+    assert_eq!(
+        (all[0].display_name.as_str(), all[0].has_password),
+        ("Ä Person", true)
+    );
+    assert_ne!(all[0].id, all[1].id);
+    let page =
+        |after: &'static str| directory.account_list(None, Some("example.org"), Some(after), 1);
+    assert_eq!(
+        page("jane@example.org").await.unwrap()[0].name,
+        "john@example.org"
+    );
+    assert!(page("john@example.org").await.unwrap().is_empty());
+    let mut changed = all[1].clone();
+    changed.quota_messages = 5;
+    let changed = house.put(PutMode::Update, &changed, None).await.unwrap();
+    assert_eq!((changed.id, changed.quota_messages), (all[1].id, 5));
+    assert!(changed.has_password);
+    assert_eq!(
+        kind(
+            house
+                .put(PutMode::Update, &account("nobody@example.org"), None)
+                .await
+        ),
+        FaultKind::NotFound
+    );
+}
+
+async fn lists(house: &House) {
+    let directory = &house.service.directory;
+    house
+        .list(
+            false,
+            "Info@example.org",
+            &["jane@example.org", "friend@far.example", "JANE@example.org"],
+        )
+        .await
+        .unwrap();
+    house
+        .list(
+            true,
+            "all@example.org",
+            &["info@example.org", "john@example.org"],
+        )
+        .await
+        .unwrap();
+    house
+        .list(true, "quiet@example.org", &["john@example.org"])
+        .await
+        .unwrap();
+    assert_eq!(
+        kind(
+            house
+                .list(true, "info@example.org", &["john@example.org"])
+                .await
+        ),
+        FaultKind::Conflict
+    );
+    for bad in [
+        &[][..],
+        &["nobody@example.org"],
+        &["no address"],
+        &["loop@example.org"],
+    ] {
+        assert_eq!(
+            kind(house.list(false, "loop@example.org", bad).await),
+            FaultKind::Invalid
+        );
+    }
+    let found = directory.list_list(false, None, None, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].address, "Info@example.org");
+    assert_eq!(found[0].targets, ["jane@example.org", "friend@far.example"]);
+    assert_eq!(
+        directory
+            .list_list(true, None, Some("all@example.org"), 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    let wrong = directory.list_remove(true, "info@example.org").await;
+    assert_eq!(kind(wrong.map_err(Fault::from)), FaultKind::Conflict);
+    // Two that lead to each other.
+    house
+        .list(false, "ring1@example.org", &["jane@example.org"])
+        .await
+        .unwrap();
+    house
+        .list(false, "ring2@example.org", &["ring1@example.org"])
+        .await
+        .unwrap();
+    let targets = ["ring2@example.org".to_owned()];
+    let put = ListPut {
+        group: false,
+        address: "ring1@example.org",
+        targets: &targets,
+        description: "",
+        send_as: true,
+    };
+    directory.list_put(PutMode::Update, &put).await.unwrap();
+}
+
+async fn recipients(house: &House) {
+    assert_eq!(
+        house.resolve("JANE@example.org").await,
+        ["Jane@example.org"]
+    );
+    assert_eq!(
+        house.resolve("jane+Lists@example.org").await,
+        ["Jane@example.org [Lists]"]
+    );
+    assert_eq!(house.resolve("x@far.example").await, ["Remote"]);
+    assert_eq!(house.resolve("x@[127.0.0.1]").await, ["Remote"]);
+    assert_eq!(house.resolve("nobody@example.org").await, ["Unknown"]);
+    assert_eq!(house.resolve("nobody+x@example.org").await, ["Unknown"]);
+    assert_eq!(
+        house.resolve("anything@bücher.example").await,
+        ["Jane@example.org"]
+    );
+    assert_eq!(
+        house.resolve("info+x@example.org").await,
+        ["Jane@example.org [x]", "> friend@far.example"]
+    );
+    let all = house.resolve("all@example.org").await;
+    assert_eq!(
+        all,
+        [
+            "john@example.org",
+            "Jane@example.org",
+            "> friend@far.example"
+        ]
+    );
+    assert_eq!(house.resolve("ring1@example.org").await, ["Unknown"]);
+    // A change is seen at once, also of what was unknown.
+    house.account("nobody@example.org", None).await.unwrap();
+    assert_eq!(
+        house.resolve("nobody@example.org").await,
+        ["nobody@example.org"]
+    );
+    let mut disabled = account("nobody@example.org");
+    disabled.enabled = false;
+    house.put(PutMode::Update, &disabled, None).await.unwrap();
+    assert_eq!(house.resolve("nobody@example.org").await, ["Disabled"]);
+    let mut domain = house
+        .service
+        .directory
+        .domain("xn--bcher-kva.example")
+        .await
+        .unwrap()
+        .unwrap();
+    domain.enabled = false;
+    house
+        .service
+        .directory
+        .domain_put(PutMode::Update, &domain)
+        .await
+        .unwrap();
+    let address: Address = "x@xn--bcher-kva.example".parse().unwrap();
+    let answer: Result<Resolution, Fault> = house.service.resolver.resolve(&address).await;
+    assert_eq!(kind(answer), FaultKind::Temporary);
+}
+
+async fn senders(house: &House) {
+    let all = house
+        .service
+        .directory
+        .account_list(None, None, None, 0)
+        .await
+        .unwrap();
+    let (jane, john) = (&all[0], &all[1]);
+    for (who, address, may) in [
+        (jane, "jane@example.org", true),
+        (jane, "JANE+x@example.org", true),
+        (jane, "info@example.org", true),
+        (jane, "all@example.org", true),
+        (jane, "john@example.org", false),
+        (jane, "quiet@example.org", false),
+        (jane, "anything@xn--bcher-kva.example", false),
+        (jane, "nobody@example.org", false),
+        (jane, "friend@far.example", false),
+        (john, "info@example.org", false),
+        (john, "quiet@example.org", false),
+        (john, "all@example.org", true),
+    ] {
+        assert_eq!(house.may(who, address).await, may, "{} {address}", who.name);
+    }
+}
+
+async fn logins(house: &House) {
+    let login = admitted(house.plain("jane@example.org", "jane's secret").await);
+    assert_eq!(login.name, "Jane@example.org");
+    let grant = &login.grant;
+    assert_eq!(grant.rights, Rights(3));
+    assert_eq!(grant.quota_bytes, 1000);
+    assert!(grant.expires > crate::now() + 86_400);
+    assert_eq!(
+        &*grant.mac,
+        blake3::keyed_hash(&[7; 32], &grant.sealed()).as_bytes()
+    );
+    // The same again comes from memory, and the default domain is added.
+    assert_eq!(
+        admitted(house.plain("JANE", "jane's secret").await).grant,
+        *grant
+    );
+    for (user, password) in [
+        ("jane", "john's secret"),
+        ("jane", ""),
+        ("nobody", "jane's secret"),
+        ("@", "x"),
+        ("ghost", "x"),
+    ] {
+        let reply = house.plain(user, password).await;
+        let expected = if password.is_empty() {
+            AuthFailure::Malformed
+        } else {
+            AuthFailure::Credentials
+        };
+        assert_eq!(refused(&reply), expected, "{user} {password}");
+    }
+    assert_eq!(
+        admitted(house.scram("john", "john's secret").await).name,
+        "john@example.org"
+    );
+    assert_eq!(
+        refused(&house.scram("john", "jane's secret").await),
+        AuthFailure::Credentials
+    );
+    assert_eq!(
+        refused(&house.scram("ghost", "x").await),
+        AuthFailure::Credentials
+    );
+    let far = |tls| AuthClient {
+        tls,
+        ..client("192.0.2.99")
+    };
+    let message = b"\0jane\0jane's secret";
+    assert_eq!(
+        refused(&house.start("PLAIN", Some(message), far(false)).await),
+        AuthFailure::NeedsTls
+    );
+    admitted(house.start("PLAIN", Some(message), far(true)).await);
+    assert_eq!(
+        refused(&house.start("CRAM-MD5", None, far(true)).await),
+        AuthFailure::Mechanism
+    );
+    let (exchange, prompt) = challenged(&house.start("LOGIN", None, far(true)).await);
+    assert_eq!(prompt, b"Username:");
+    let (exchange, prompt) = challenged(&house.go_on(exchange, b"jane").await);
+    assert_eq!(prompt, b"Password:");
+    let elsewhere = AuthContinue {
+        exchange,
+        response: b"jane's secret".as_slice().into(),
+    };
+    let caller = Caller {
+        connection: 2,
+        ..CALLER
+    };
+    let stolen = house
+        .service
+        .logins
+        .proceed(caller, &elsewhere)
+        .await
+        .unwrap();
+    assert_eq!(refused(&stolen), AuthFailure::Malformed);
+    admitted(house.go_on(exchange, b"jane's secret").await);
+    masters(house).await;
+    passwords_change(house).await;
+}
+
+async fn masters(house: &House) {
+    house
+        .account("root@example.org", Some("root's secret"))
+        .await
+        .unwrap();
+    let as_john = |who: &str| format!("john@example.org\0{who}\0{who}'s secret");
+    let reply = house
+        .start("PLAIN", Some(as_john("root").as_bytes()), client("::1"))
+        .await;
+    assert_eq!(admitted(reply).name, "john@example.org");
+    let reply = house
+        .start("PLAIN", Some(as_john("jane").as_bytes()), client("::1"))
+        .await;
+    assert_eq!(refused(&reply), AuthFailure::Credentials);
+    let reply = house
+        .start("PLAIN", Some(as_john("john").as_bytes()), client("::1"))
+        .await;
+    assert_eq!(admitted(reply).name, "john@example.org");
+}
+
+async fn passwords_change(house: &House) {
+    let jane = account("jane@example.org");
+    let new = |text: &str| Some(NewPassword::Clear(text.into()));
+    house
+        .put(PutMode::Update, &jane, new("another secret"))
+        .await
+        .unwrap();
+    assert_eq!(
+        refused(&house.plain("jane", "jane's secret").await),
+        AuthFailure::Credentials
+    );
+    assert_eq!(
+        refused(&house.scram("jane", "jane's secret").await),
+        AuthFailure::Credentials
+    );
+    admitted(house.plain("jane", "another secret").await);
+    admitted(house.scram("jane", "another secret").await);
+    let disabled = Account {
+        enabled: false,
+        ..jane.clone()
+    };
+    house.put(PutMode::Update, &disabled, None).await.unwrap();
+    assert_eq!(
+        refused(&house.plain("jane", "another secret").await),
+        AuthFailure::Disabled
+    );
+    assert_eq!(
+        refused(&house.scram("jane", "another secret").await),
+        AuthFailure::Disabled
+    );
+    assert_eq!(
+        refused(&house.plain("jane", "wrong").await),
+        AuthFailure::Credentials
+    );
+    let submitter = Account {
+        rights: Rights::SUBMIT,
+        ..jane.clone()
+    };
+    house.put(PutMode::Update, &submitter, None).await.unwrap();
+    assert_eq!(
+        refused(&house.plain("jane", "another secret").await),
+        AuthFailure::Disabled
+    );
+    house.put(PutMode::Update, &jane, None).await.unwrap();
+    // Composed and decomposed are the same password.
+    house
+        .put(PutMode::Update, &jane, new("p\u{e4}sswort"))
+        .await
+        .unwrap();
+    admitted(house.plain("jane", "pa\u{308}sswort").await);
+    admitted(house.plain("jane", "p\u{e4}sswort").await);
+}
+
+async fn app_passwords(house: &House) {
+    let add = |label: &str, rights| AppPasswordAdd {
+        account: "john@example.org".into(),
+        label: label.into(),
+        rights,
+    };
+    let admin = &house.service.admin;
+    let phone = admin
+        .app_password_add(add("phone", Rights(3)))
+        .await
+        .unwrap()
+        .password;
+    let printer = admin
+        .app_password_add(add("Drucker ä", Rights::SUBMIT))
+        .await
+        .unwrap()
+        .password;
+    assert_eq!(
+        kind(admin.app_password_add(add("phone", Rights(3))).await),
+        FaultKind::Conflict
+    );
+    assert_eq!(
+        kind(admin.app_password_add(add("", Rights(3))).await),
+        FaultKind::Invalid
+    );
+    assert_eq!(
+        admitted(house.plain("john", &phone).await).grant.rights,
+        Rights(3)
+    );
+    assert_eq!(
+        admitted(house.plain("john", &phone.replace('-', "")).await)
+            .grant
+            .rights,
+        Rights(3)
+    );
+    assert_eq!(
+        admitted(house.scram("john", &phone).await).grant.rights,
+        Rights(3)
+    );
+    assert_eq!(
+        refused(&house.plain("john", &printer).await),
+        AuthFailure::Disabled
+    );
+    let submission = AuthClient {
+        service: ipc::api::authd::Service::Submission,
+        ..client("::1")
+    };
+    let message = format!("\0john\0{printer}");
+    let reply = house
+        .start("PLAIN", Some(message.as_bytes()), submission)
+        .await;
+    assert_eq!(admitted(reply).grant.rights, Rights::SUBMIT);
+    assert_eq!(
+        refused(&house.plain("jane", &phone).await),
+        AuthFailure::Credentials
+    );
+    admitted(house.plain("john", "john's secret").await);
+    let directory = &house.service.directory;
+    let until_noted = async {
+        loop {
+            let list = directory
+                .app_password_list("john@example.org")
+                .await
+                .unwrap();
+            assert_eq!(list.len(), 2);
+            if list.iter().all(|one| one.last_used.is_some()) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), until_noted)
+        .await
+        .unwrap();
+    directory
+        .app_password_remove("john@example.org", "phone")
+        .await
+        .unwrap();
+    assert_eq!(
+        refused(&house.plain("john", &phone).await),
+        AuthFailure::Credentials
+    );
+    assert_eq!(
+        refused(&house.scram("john", &phone).await),
+        AuthFailure::Credentials
+    );
+    let gone = directory
+        .app_password_remove("john@example.org", "phone")
+        .await;
+    assert_eq!(kind(gone.map_err(Fault::from)), FaultKind::NotFound);
+}
+
+async fn imported(house: &House) {
+    let hash = "{SSHA}Q6VgSMii3G3jC3kx8iFlTtB0eDKwbZmj";
+    let given = |text: &str| Some(NewPassword::Hash(text.into()));
+    let moved = account("moved@example.org");
+    for bad in ["{PLAIN}secret", "nothing", "$2y$31$x"] {
+        let put = house.put(PutMode::Create, &moved, given(bad)).await;
+        assert_eq!(kind(put), FaultKind::Invalid, "{bad}");
+    }
+    house
+        .put(PutMode::Create, &moved, given(hash))
+        .await
+        .unwrap();
+    assert_eq!(
+        refused(&house.scram("moved", "correct horse ä").await),
+        AuthFailure::Credentials
+    );
+    admitted(house.plain("moved", "correct horse ä").await);
+    let directory = &house.service.directory;
+    let until_better = async {
+        loop {
+            let now = directory
+                .credentials("moved@example.org")
+                .await
+                .unwrap()
+                .unwrap();
+            if now.hash.is_some_and(|hash| hash.starts_with("$argon2id$")) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), until_better)
+        .await
+        .unwrap();
+    admitted(house.plain("moved", "correct horse ä").await);
+    admitted(house.scram("moved", "correct horse ä").await);
+    // Made by Dovecot: its salt goes on to be used.
+    let hash = "{SCRAM-SHA-256}4096,QkUAgmMaB8EyGqwV8a4Y2Q==,fEFJbgH1fvU49kphgLRcrBSuffV0RW1NqP0ILophDdo=,XZnQVoEn5Ze0q97/ZQDQkRqVzmKsiNt5fb7jVDQp1Dg=";
+    house
+        .put(PutMode::Create, &account("scram@example.org"), given(hash))
+        .await
+        .unwrap();
+    admitted(house.scram("scram", "correct horse ä").await);
+}
+
+async fn removal(house: &House) {
+    let directory = &house.service.directory;
+    let full = directory.domain_remove("example.org").await;
+    assert_eq!(kind(full.map_err(Fault::from)), FaultKind::Conflict);
+    let last = directory
+        .account_list(Some("scram@example.org"), None, None, 1)
+        .await
+        .unwrap()[0]
+        .id;
+    directory.account_remove("SCRAM@example.org").await.unwrap();
+    assert_eq!(
+        refused(&house.scram("scram", "correct horse ä").await),
+        AuthFailure::Credentials
+    );
+    let gone = directory.account_remove("scram@example.org").await;
+    assert_eq!(kind(gone.map_err(Fault::from)), FaultKind::NotFound);
+    // A number is never given again.
+    let next = house.account("scram@example.org", None).await.unwrap();
+    assert!(next.id > last);
+    directory
+        .list_remove(false, "info@example.org")
+        .await
+        .unwrap();
+    assert_eq!(house.resolve("all@example.org").await, ["john@example.org"]);
+    directory.domain_remove("Bücher.example").await.unwrap();
+    assert_eq!(house.resolve("x@xn--bcher-kva.example").await, ["Remote"]);
+}
+
+async fn blocks(house: &House, test: &TestDb) {
+    let from = |address: &str| AuthClient {
+        tls: true,
+        ..client(address)
+    };
+    let mut delays = Vec::new();
+    for n in 0..3 {
+        let message = format!("\0john\0wrong {n}");
+        let reply = house
+            .start("PLAIN", Some(message.as_bytes()), from("203.0.113.5"))
+            .await;
+        let AuthReply::Failure {
+            reason: AuthFailure::Credentials,
+            delay_ms,
+        } = reply
+        else {
+            panic!("{reply:?}")
+        };
+        delays.push(delay_ms);
+    }
+    assert_eq!(delays, [500, 1000, 2000]);
+    let right = b"\0john\0john's secret";
+    let reply = house.start("PLAIN", Some(right), from("203.0.113.5")).await;
+    assert_eq!(refused(&reply), AuthFailure::Blocked);
+    admitted(house.start("PLAIN", Some(right), from("203.0.113.6")).await);
+    let by_hand = Block {
+        network: "2001:db8::5/32".into(),
+        reason: "by hand".into(),
+        until: None,
+    };
+    house.service.admin.block_add(by_hand).await.unwrap();
+    let reply = house
+        .start("SCRAM-SHA-256", None, from("2001:db8:9::1"))
+        .await;
+    assert_eq!(refused(&reply), AuthFailure::Blocked);
+    let directory = &house.service.directory;
+    let until_kept = async {
+        while directory.block_list(crate::now(), 10).await.unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), until_kept)
+        .await
+        .unwrap();
+    // After a restart.
+    let again = House::open(test, settings()).await;
+    let reply = again.start("PLAIN", Some(right), from("203.0.113.5")).await;
+    assert_eq!(refused(&reply), AuthFailure::Blocked);
+    let listed = again
+        .service
+        .directory
+        .block_list(crate::now(), 10)
+        .await
+        .unwrap();
+    let networks: Vec<&str> = listed.iter().map(|block| block.network.as_str()).collect();
+    assert_eq!(networks, ["2001:db8::/32", "203.0.113.5"]);
+    again
+        .service
+        .admin
+        .block_remove("203.0.113.5")
+        .await
+        .unwrap();
+    admitted(again.start("PLAIN", Some(right), from("203.0.113.5")).await);
+    assert_eq!(
+        kind(again.service.admin.block_remove("nonsense").await),
+        FaultKind::Invalid
+    );
+    // The invented salt stays the same over restarts, and is another for another name.
+    let mut salts = Vec::new();
+    for (house, user) in [(house, "ghost"), (&again, "GHOST"), (&again, "spook")] {
+        let first = format!("n,,n={user},r=nonce");
+        let reply = house
+            .start("SCRAM-SHA-256", Some(first.as_bytes()), client("::1"))
+            .await;
+        let text = String::from_utf8(challenged(&reply).1).unwrap();
+        salts.push(text.split(',').nth(1).unwrap().to_owned());
+    }
+    assert_eq!(salts[0], salts[1]);
+    assert_ne!(salts[1], salts[2]);
+}
+
+#[tokio::test]
+async fn limits_hold_and_postmaster_is_reached() {
+    let test = sql::testing::sqlite().unwrap();
+    let config = Config {
+        targets: 3,
+        depth: 2,
+        exchanges: 2,
+        app_passwords: 1,
+        postmaster: "jane@example.org".into(),
+        send_as_catch_all: true,
+        ..settings()
+    };
+    let house = House::furnished(&test, config).await;
+    assert_eq!(
+        house.resolve("Postmaster@example.org").await,
+        ["Jane@example.org"]
+    );
+    let jane = house
+        .service
+        .directory
+        .account_list(None, None, None, 1)
+        .await
+        .unwrap();
+    assert!(house.may(&jane[0], "anything@xn--bcher-kva.example").await);
+    let far: Vec<String> = (0..9).map(|n| format!("a{n}@far.example")).collect();
+    let far: Vec<&str> = far.iter().map(String::as_str).collect();
+    house.list(true, "many@example.org", &far).await.unwrap();
+    assert_eq!(house.resolve("many@example.org").await.len(), 3);
+    house
+        .list(false, "c1@example.org", &["jane@example.org"])
+        .await
+        .unwrap();
+    for n in 2..5 {
+        let (own, target) = (
+            format!("c{n}@example.org"),
+            format!("c{}@example.org", n - 1),
+        );
+        house.list(false, &own, &[&target]).await.unwrap();
+    }
+    assert_eq!(house.resolve("c2@example.org").await, ["Jane@example.org"]);
+    assert_eq!(house.resolve("c4@example.org").await, ["Unknown"]);
+    for _ in 0..2 {
+        challenged(&house.start("SCRAM-SHA-256", None, client("::1")).await);
+    }
+    let request = AuthStart {
+        mechanism: "LOGIN".into(),
+        initial: None,
+        client: client("::1"),
+    };
+    let third = house.service.logins.start(CALLER, request).await;
+    assert_eq!(kind(third), FaultKind::Busy);
+    house.service.logins.closed(CALLER.connection);
+    challenged(&house.start("LOGIN", None, client("::1")).await);
+    let add = |label: &str| AppPasswordAdd {
+        account: "jane@example.org".into(),
+        label: label.into(),
+        rights: Rights::ALL,
+    };
+    house
+        .service
+        .admin
+        .app_password_add(add("one"))
+        .await
+        .unwrap();
+    let second = house.service.admin.app_password_add(add("two")).await;
+    assert_eq!(kind(second), FaultKind::OverQuota);
+}
+
+/// A hundred logins at once are all answered, a few hashes at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_logins_waits_its_turn() {
+    let test = sql::testing::sqlite().unwrap();
+    let house = Arc::new(House::furnished(&test, settings()).await);
+    let mut logins = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let house = Arc::clone(&house);
+        logins.spawn(async move {
+            if n % 2 == 0 {
+                admitted(house.plain("jane", "jane's secret").await);
+            } else {
+                let reply = house.plain("jane", &format!("wrong {n}")).await;
+                assert_eq!(refused(&reply), AuthFailure::Credentials);
+            }
+        });
+    }
+    while let Some(done) = logins.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// What was resolved lately is still resolved when the database is away, and nothing else.
+#[tokio::test]
+async fn the_database_may_be_away_for_a_while() {
+    let test = sql::testing::sqlite().unwrap();
+    let config = Config {
+        cache_seconds: 0,
+        ..settings()
+    };
+    let house = House::furnished(&test, config).await;
+    assert_eq!(
+        house.resolve("jane@example.org").await,
+        ["Jane@example.org"]
+    );
+    house.service.directory.close().await;
+    assert_eq!(
+        house.resolve("jane@example.org").await,
+        ["Jane@example.org"]
+    );
+    let address: Address = "john@example.org".parse().unwrap();
+    let answer = house.service.resolver.resolve(&address).await;
+    assert_eq!(kind(answer), FaultKind::Temporary);
+}
