@@ -130,21 +130,25 @@ impl Core {
         limit: u32,
     ) -> Result<Vec<QueueEntry>, Fault> {
         let limit = limit.clamp(1, LISTED);
+        self.whole().await;
+        // These first: one that is moved meanwhile is in both, not in neither.
+        let fresh: Vec<QueueEntry> = self
+            .fresh_matching(filter, after)
+            .iter()
+            .take(limit as usize)
+            .map(|message| entry_of_fresh(self, message))
+            .collect();
         let listed = self
             .table
             .list(filter, after.unwrap_or_default(), limit)
             .await
             .map_err(away)?;
-        let mut entries: Vec<QueueEntry> = listed.into_iter().map(entry_of_listed).collect();
-        let fresh = self.fresh_matching(filter, after);
-        entries.extend(
-            fresh
-                .iter()
-                .take(limit as usize)
-                .map(|message| entry_of_fresh(self, message)),
-        );
+        let mut entries: Vec<QueueEntry> = listed
+            .into_iter()
+            .map(entry_of_listed)
+            .chain(fresh)
+            .collect();
         entries.sort_by_key(|entry| entry.id);
-        // One that is just being moved is in both.
         entries.dedup_by_key(|entry| entry.id);
         entries.truncate(limit as usize);
         shorten(&mut entries);

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
 use types::{Address, Body, QueueId, Role, Route};
 
@@ -140,18 +140,41 @@ pub struct Core {
     /// Messages in the table, about.
     pub(crate) tabled: AtomicU64,
     pub(crate) stopping: watch::Sender<bool>,
+    /// Whether all that an earlier run left is begun.
+    pub(crate) replayed: watch::Sender<bool>,
     gate: Gate,
     directory: PathBuf,
-    /// The lowest id of this run.
-    started: QueueId,
     room: Room,
     /// Messages of the journal.
     fresh: Mutex<BTreeMap<QueueId, Arc<Message>>>,
     seen: Mutex<Seen>,
     memory: AtomicU64,
-    /// What the journal held when it was opened.
-    replay: Mutex<Vec<(QueueId, journal::Entry)>>,
+    /// Attempts under way.
+    attempts: AtomicU64,
+    /// What an earlier run left.
+    left: Mutex<Left>,
 }
+
+/// What an earlier run left.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// The messages of the journal.
+    pub(crate) messages: Vec<(QueueId, journal::Entry)>,
+    /// Bodies in the spool of none of these messages.
+    pub(crate) bodies: Vec<QueueId>,
+}
+
+/// See [`Core::busy`].
+pub(crate) struct Busy(Arc<Core>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.attempts.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long attempts under way may take at the end; the supervisor is less patient.
+const DRAIN: Duration = Duration::from_secs(60);
 
 impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -226,15 +249,14 @@ impl Core {
         let (table_writer, changes) = TableWriter::new();
         let ids =
             Ids::open(&directory.join("ids"), highest).map_err(disk("the mark of queue ids"))?;
-        let started = ids
-            .reserve(1, now_ms())
-            .map_err(disk("the mark of queue ids"))?;
+        let spool =
+            Spool::open(&directory.join("spool"), config.spool_slots).map_err(disk("the spool"))?;
+        let mut bodies = spool.ids().map_err(disk("the spool"))?;
+        bodies.retain(|id| replay.binary_search_by_key(id, |(id, _)| *id).is_err());
         let core = Arc::new(Self {
             ids,
-            started,
             reader: journal.reader(),
-            spool: Spool::open(&directory.join("spool"), config.spool_slots)
-                .map_err(disk("the spool"))?,
+            spool,
             table: Table::new(url, config.node.clone()),
             table_writer,
             reporter: Reporter {
@@ -250,13 +272,18 @@ impl Core {
             loaded: AtomicU64::new(0),
             tabled: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
+            replayed: watch::Sender::new(false),
             gate: Gate::new(networks),
             directory: directory.to_owned(),
             room: Room::default(),
             fresh: Mutex::default(),
             seen: Mutex::new(seen),
             memory: AtomicU64::new(0),
-            replay: Mutex::new(replay),
+            attempts: AtomicU64::new(0),
+            left: Mutex::new(Left {
+                messages: replay,
+                bodies,
+            }),
             writer: Writer::start(journal, caps).map_err(disk("the journal's thread"))?,
             peers,
             config,
@@ -271,9 +298,34 @@ impl Core {
         tokio::spawn(crate::loader::run(Arc::clone(self)));
     }
 
+    /// Waits a bit for the replay, so that an operator sees the whole queue.
+    pub(crate) async fn whole(&self) {
+        let mut replayed = self.replayed.subscribe();
+        let whole = tokio::time::timeout(Duration::from_secs(5), replayed.wait_for(|done| *done))
+            .await
+            .is_ok();
+        tracing::trace!(whole, "replayed");
+    }
+
+    /// Counts an attempt until it is dropped.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// Whether the queue ends.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Ends: takes nothing more, writes what is to be written. What is under way is done again by the next run.
     pub async fn close(self: &Arc<Self>) {
         self.stopping.send_replace(true);
+        // What another host has just taken should be known to have it.
+        let begin = Instant::now();
+        while self.attempts.load(Ordering::Relaxed) > 0 && begin.elapsed() < DRAIN {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let core = Arc::clone(self);
         let closed = tokio::task::spawn_blocking(move || {
             core.writer.close();
@@ -291,13 +343,18 @@ impl Core {
         tracing::trace!(ended, "stopping");
     }
 
-    /// The lowest id of this run.
-    pub(crate) fn started(&self) -> QueueId {
-        self.started
+    pub(crate) fn take_left(&self) -> Left {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn take_replay(&self) -> Vec<(QueueId, journal::Entry)> {
-        std::mem::take(&mut *self.replay.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Removes a body that had no message when this run began, unless one is being committed under its id.
+    pub(crate) fn remove_orphan(&self, id: QueueId) {
+        // A commit asks here first, so none begins meanwhile.
+        let seen = self.seen();
+        if !seen.ids.contains(&id.0) && !seen.under_way.contains_key(&id.0) {
+            tracing::info!(%id, "an orphan of the spool is removed");
+            self.spool.remove(id);
+        }
     }
 
     pub(crate) fn fresh(&self) -> MutexGuard<'_, BTreeMap<QueueId, Arc<Message>>> {

@@ -64,15 +64,19 @@ impl Locals {
             let mut next = Some(job);
             while let Some(job) = next {
                 attempt(&core, job).await;
-                next = core.locals.next();
+                next = core.locals.next(&core);
             }
         });
     }
 
     /// The next job for a worker, which ends if there is none.
-    fn next(&self) -> Option<Job> {
+    fn next(&self, core: &Core) -> Option<Job> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = line.waiting.pop_front();
+        let next = if core.is_stopping() {
+            None
+        } else {
+            line.waiting.pop_front()
+        };
         if next.is_none() {
             line.active = line.active.saturating_sub(1);
         }
@@ -81,6 +85,7 @@ impl Locals {
 }
 
 async fn attempt(core: &Arc<Core>, job: Job) {
+    let _busy = core.busy();
     if let Some(ends) = core.steered(&job) {
         core.settle(job, ends, Vec::new()).await;
         return;
@@ -159,6 +164,10 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
     let mut redirected: HashMap<u16, Option<Status>> = HashMap::new();
     for follow_up in delivered.follow_ups {
         let FollowUp::Redirect { index, to, prefix } = follow_up;
+        // What is tried again redirects again.
+        if !matches!(outcomes.get(&index), Some(Outcome::Done(_))) {
+            continue;
+        }
         match redirect(core, job, index, to, prefix).await {
             Ok(message) => {
                 fresh.extend(message);

@@ -133,7 +133,8 @@ impl Relays {
     /// Begins as many attempts of a lane as may be.
     fn pump(&self, core: &Arc<Core>, lanes: &mut Lanes, name: &str) {
         let now = now_ms();
-        while lanes.active < self.most
+        while !core.is_stopping()
+            && lanes.active < self.most
             && let Some(lane) = lanes.by_name.get_mut(name)
             && lane.destination.has_room(now)
             && let Some(job) = lane.waiting.pop_front()
@@ -229,6 +230,7 @@ enum Turn {
 }
 
 async fn attempt(core: Arc<Core>, name: String, job: Job) {
+    let _busy = core.busy();
     let (destination, plain) = (job.destination.clone(), job.route.is_none());
     let probe = job.probe;
     let steered = core.steered(&job);

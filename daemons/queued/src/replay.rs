@@ -1,6 +1,6 @@
 //! What an earlier run left in the journal and in the spool.
 
-use crate::core::Core;
+use crate::core::{Core, Left};
 use crate::message::{Content, Home};
 use crate::record::{Head, Note};
 use crate::writer::Entry;
@@ -16,7 +16,10 @@ const BATCH: usize = 500;
 
 /// Begins to deliver what the journal holds and the table does not, and removes orphans from the spool.
 pub(crate) async fn run(core: Arc<Core>) {
-    let left = core.take_replay();
+    let Left {
+        messages: left,
+        bodies,
+    } = core.take_left();
     if !left.is_empty() {
         tracing::info!(messages = left.len(), "the journal is replayed");
     }
@@ -37,7 +40,8 @@ pub(crate) async fn run(core: Arc<Core>) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    remove_orphans(&core, &left).await;
+    core.replayed.send_replace(true);
+    remove_orphans(&core, &bodies).await;
 }
 
 async fn known(core: &Core, ids: &[QueueId]) -> Option<BTreeSet<QueueId>> {
@@ -86,30 +90,14 @@ fn begin(core: &Arc<Core>, id: QueueId, records: &Records) -> Result<(), String>
     Ok(())
 }
 
-/// Bodies of messages that are neither in the journal nor in the table.
-async fn remove_orphans(core: &Arc<Core>, left: &[(QueueId, Records)]) {
-    let ids = match core.spool.ids() {
-        Ok(ids) => ids,
-        Err(error) => {
-            tracing::warn!(%error, "reading the spool");
-            return;
-        }
-    };
-    let journalled: BTreeSet<QueueId> = left.iter().map(|(id, _)| *id).collect();
-    let started = core.started();
-    for batch in ids.chunks(BATCH) {
-        // Those that are newer than this run have their owners.
-        let suspects: Vec<QueueId> = batch
-            .iter()
-            .filter(|id| **id < started && !journalled.contains(id))
-            .copied()
-            .collect();
-        let Some(tabled) = known(core, &suspects).await else {
+/// Removes bodies of messages that are neither in the journal nor in the table.
+async fn remove_orphans(core: &Arc<Core>, bodies: &[QueueId]) {
+    for batch in bodies.chunks(BATCH) {
+        let Some(tabled) = known(core, batch).await else {
             return;
         };
-        for id in suspects.iter().filter(|id| !tabled.contains(id)) {
-            tracing::info!(%id, "an orphan of the spool is removed");
-            core.spool.remove(*id);
+        for id in batch.iter().filter(|id| !tabled.contains(id)) {
+            core.remove_orphan(*id);
         }
     }
     match core.table.figures().await {

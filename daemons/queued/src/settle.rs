@@ -210,11 +210,15 @@ impl Core {
             })
         };
         if !fresh.is_empty() {
-            self.accept_surely(fresh, entry).await;
+            if !self.accept_surely(fresh, entry).await {
+                return;
+            }
         } else if let Some(entry) = entry {
             if finished && spooled {
                 // The body must not go before the mark is on the disk.
-                self.mark_surely(entry).await;
+                if !self.mark_surely(entry).await {
+                    return;
+                }
             } else {
                 // What is done here may be done again by a replay: deliverd knows it. What another host took may not.
                 let relayed = job.destination != LOCAL && !sorted.done.is_empty();
@@ -236,8 +240,8 @@ impl Core {
     }
 
     async fn settle_table(self: &Arc<Self>, job: &Job, sorted: Sorted, fresh: Vec<Fresh>) {
-        if !fresh.is_empty() {
-            self.accept_surely(fresh, None).await;
+        if !fresh.is_empty() && !self.accept_surely(fresh, None).await {
+            return;
         }
         let id = job.message.id;
         let mut again = sorted.again;
@@ -316,7 +320,9 @@ impl Core {
             Ok(_) => {
                 // From here on the table has it; a replay asks the table before it believes the journal. Only when this mark
                 // is durable may the table let it go.
-                self.mark_surely(Entry::free(id.0)).await;
+                if !self.mark_surely(Entry::free(id.0)).await {
+                    return;
+                }
                 self.tabled.fetch_add(1, Ordering::Relaxed);
                 self.forget(&message);
                 self.due.notify_one();
@@ -364,8 +370,9 @@ impl Core {
         stopped
     }
 
-    /// Accepts messages of our own, however long it takes, with the mark that frees what they follow from.
-    async fn accept_surely(self: &Arc<Self>, fresh: Vec<Fresh>, entry: Option<Entry>) {
+    /// Accepts messages of our own, however long it takes, with the mark that frees what they follow from. `false`: the queue
+    /// ended before.
+    async fn accept_surely(self: &Arc<Self>, fresh: Vec<Fresh>, entry: Option<Entry>) -> bool {
         let mut pause = Duration::from_millis(200);
         let mut fresh = fresh;
         loop {
@@ -388,20 +395,20 @@ impl Core {
                 })
                 .collect();
             match self.accept(fresh, more).await {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(fault) => {
                     tracing::warn!(%fault, "a report or a redirected message waits for the journal")
                 }
             }
             if self.pause(&mut pause).await {
-                return;
+                return false;
             }
             fresh = again;
         }
     }
 
-    /// Writes a mark durably, however long it takes.
-    async fn mark_surely(self: &Arc<Self>, entry: Entry) {
+    /// Writes a mark durably, however long it takes. `false`: the queue ended before.
+    async fn mark_surely(self: &Arc<Self>, entry: Entry) -> bool {
         let mut pause = Duration::from_millis(200);
         loop {
             let again = Entry {
@@ -411,11 +418,11 @@ impl Core {
                 parts: entry.parts.clone(),
             };
             match self.writer.commit(vec![again]).await {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(fault) => tracing::warn!(%fault, "a mark waits for the journal"),
             }
             if self.pause(&mut pause).await {
-                return;
+                return false;
             }
         }
     }

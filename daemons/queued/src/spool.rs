@@ -107,7 +107,7 @@ impl Spool {
     /// Makes a slot the durable body of a message: blocks for the disk. The file is cut to `len`.
     ///
     /// # Errors
-    /// `InvalidInput`: no such slot of this connection, or the file is shorter than `len`. Others of the file system.
+    /// `NotFound`: no such slot of this connection. `InvalidInput`: the file is shorter than `len`. Others of the file system.
     pub(crate) fn commit(
         &self,
         slot: u64,
@@ -115,14 +115,8 @@ impl Spool {
         id: QueueId,
         len: u64,
     ) -> io::Result<()> {
-        let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
-        let Some(taken) = self.take(slot, connection) else {
-            // The call came a second time, over the same connection or a new one.
-            return match std::fs::metadata(self.path(id)) {
-                Ok(meta) if meta.size() == len => Ok(()),
-                _ => Err(invalid("no such slot of this connection")),
-            };
-        };
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "no such slot of this connection");
+        let taken = self.take(slot, connection).ok_or_else(gone)?;
         let settled = self.settle(&taken.file, slot, id, len);
         if settled.is_err() {
             let _ = std::fs::remove_file(self.slot_path(slot));
@@ -224,7 +218,10 @@ mod tests {
             "shorter than said"
         );
         spool.commit(one, 1, QueueId(5), 8).unwrap();
-        spool.commit(one, 1, QueueId(5), 8).unwrap();
+        assert_eq!(
+            spool.commit(one, 1, QueueId(5), 8).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         let mut text = String::new();
         spool
             .read(QueueId(5))

@@ -145,7 +145,7 @@ fn message(core: &Core, count: u64) -> Commit {
             });
         }
     }
-    let body = if count % 7 == 0 {
+    let body = if count.is_multiple_of(7) {
         let (slot, mut file) = core.open_spool(1, 1000).unwrap();
         file.write_all(&[b'x'; 100_000]).unwrap();
         Body::Slot { slot, len: 100_000 }
@@ -210,6 +210,14 @@ async fn child() {
             .await
             .unwrap()
             .is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Orphans go when the replay is over.
+        let begin = Instant::now();
+        let spool = directory.join("queue/spool");
+        while std::fs::read_dir(&spool).unwrap().next().is_some()
+            && begin.elapsed() < Duration::from_secs(10)
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

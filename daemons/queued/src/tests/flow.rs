@@ -382,7 +382,7 @@ async fn a_large_body_is_in_the_spool() {
         core.spool.ids().unwrap().is_empty()
     })
     .await;
-    // A slot that is not there.
+    // A slot of a queued that was killed meanwhile: smtpd says 451.
     let mut call = mail(
         &core,
         "a@example.com",
@@ -392,7 +392,7 @@ async fn a_large_body_is_in_the_spool() {
     call.body = Body::Slot { slot: 99, len: 5 };
     assert_eq!(
         commit(&core, call).await.unwrap_err().kind,
-        FaultKind::Invalid
+        FaultKind::Temporary
     );
 }
 
