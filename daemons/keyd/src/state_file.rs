@@ -14,6 +14,10 @@ const LEN_MAX: u64 = 1024 * 1024;
 /// # Errors
 /// Those of the file system.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    // The start sequence made the state directory itself, and the sandbox closes what is above it.
+    if path.is_dir() {
+        return Ok(());
+    }
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(path)?;
     if let Some(parent) = path.parent() {
