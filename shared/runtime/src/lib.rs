@@ -81,9 +81,7 @@ where
         (None, _) => std::env::var_os("POSTHOUSE_CONFIG")
             .map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from),
         _ => {
-            eprintln!(
-                "usage: {role} [--config FILE]\nEvery setting: `posthouse config example`."
-            );
+            eprintln!("usage: {role} [--config FILE]\nEvery setting: `posthouse config example`.");
             return ExitCode::from(2);
         }
     };

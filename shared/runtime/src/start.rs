@@ -69,6 +69,11 @@ impl<C: DeserializeOwned + Default> Start<C> {
         state_dir(&self.inner.suite, self.inner.role)
     }
 
+    /// The directory of another daemon that topology lets this one read.
+    pub fn state_of(&self, other: Role) -> PathBuf {
+        state_dir(&self.inner.suite, other)
+    }
+
     /// The listening sockets, in the order of [`crate::Needs::listen`]. Once.
     pub fn take_listeners(&mut self) -> Vec<Listener> {
         std::mem::take(&mut self.listeners)

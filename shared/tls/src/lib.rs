@@ -6,6 +6,9 @@
 
 mod names;
 mod signer;
+mod wire;
+
+pub use wire::Wire;
 
 use ipc::api::keyd::{Certificate, CertificatesChanged, ListCertificates, WatchCertificates};
 use ipc::{Client, blocking};

@@ -8,7 +8,6 @@ mod envelope;
 mod input;
 mod spool;
 mod transaction;
-mod wire;
 
 use crate::backend::Backend;
 use crate::clients::{Clients, Seat};
@@ -20,12 +19,12 @@ use smtp::{Line, LineLimits, LineReader};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tls::Wire;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use transaction::Transaction;
 use types::{Address, Enhanced, TraceId};
-use wire::Wire;
 
 /// What every session of this daemon shares.
 pub struct Service<B> {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 /// A stream that can become a TLS stream.
-pub(crate) enum Wire<S> {
+pub enum Wire<S> {
     /// As accepted.
     Plain(S),
     /// After the handshake.

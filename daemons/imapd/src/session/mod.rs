@@ -1,0 +1,559 @@
+//! One connection of a client.
+
+mod login;
+mod selected;
+
+pub use selected::{Selected, put_fetch_flags, put_flags};
+
+use crate::config::{Config, TlsMode};
+use crate::limits::{Connections, Seat};
+use crate::view::Views;
+use imap::put::{self, Condition};
+use imap::{Command, Event, Limits, Literal, Names, Overrun, Reader as Codec, Tagged};
+use ipc::api::authd::Login;
+use ipc::{CallError, Client, FaultKind};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tls::Wire;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use types::{AccountId, TraceId};
+
+/// What every session of this daemon shares.
+pub struct Service {
+    /// The store, read-only.
+    pub reader: store::Reader,
+    /// Makes every change.
+    pub stored: Client,
+    /// Checks logins.
+    pub authd: Client,
+    /// Mailboxes in memory.
+    pub views: Arc<Views>,
+    /// `[imapd]`
+    pub config: Config,
+    /// Present if a listener wants TLS.
+    pub tls: Option<TlsAcceptor>,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+}
+
+/// The listener through which the client came, and who it is.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The listener's name.
+    pub name: String,
+    /// How it does TLS.
+    pub tls: TlsMode,
+    /// The client; `None` on a local socket.
+    pub address: Option<IpAddr>,
+    /// It may log in without TLS.
+    pub plain: bool,
+}
+
+/// Why a session is over.
+#[derive(Debug)]
+pub enum End {
+    /// The last response is in the buffer: send it and close.
+    Said(&'static str),
+    /// The client is gone, or cannot be reached.
+    Gone(&'static str),
+}
+
+/// How a command was answered, if it was not OK.
+#[derive(Debug)]
+pub enum Refused {
+    /// Tagged NO, with a response code or none.
+    No(&'static str, String),
+    /// Tagged BAD.
+    Bad(&'static str),
+    /// The tagged response was sent already.
+    Answered,
+    /// The session is over.
+    End(End),
+}
+
+impl From<End> for Refused {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
+}
+
+impl From<store::Error> for Refused {
+    fn from(error: store::Error) -> Self {
+        tracing::warn!(%error, "the store cannot be read");
+        Self::No(
+            "UNAVAILABLE",
+            "The store cannot be read at the moment, try again later".to_owned(),
+        )
+    }
+}
+
+impl From<CallError> for Refused {
+    fn from(error: CallError) -> Self {
+        let Some(fault) = error.fault() else {
+            tracing::warn!(%error, "a call failed");
+            return Self::No(
+                "UNAVAILABLE",
+                "Not possible at the moment, try again later".to_owned(),
+            );
+        };
+        let code = match fault.kind {
+            FaultKind::OverQuota => "OVERQUOTA",
+            FaultKind::NotFound => "NONEXISTENT",
+            FaultKind::Conflict => "ALREADYEXISTS",
+            FaultKind::Denied => "NOPERM",
+            FaultKind::Invalid => "CANNOT",
+            FaultKind::Temporary | FaultKind::Busy | FaultKind::Internal => {
+                tracing::warn!(%fault, "a call failed");
+                return Self::No(
+                    "UNAVAILABLE",
+                    "Not possible at the moment, try again later".to_owned(),
+                );
+            }
+        };
+        let text = fault
+            .text
+            .chars()
+            .map(|c| {
+                if c.is_control() || !c.is_ascii() {
+                    '?'
+                } else {
+                    c
+                }
+            })
+            .collect();
+        Self::No(code, text)
+    }
+}
+
+/// What a command gives: the text of its OK, with a response code or none.
+pub type Done = Result<(String, &'static str), Refused>;
+
+/// OK without a code.
+pub fn done(text: &'static str) -> Done {
+    Ok((String::new(), text))
+}
+
+/// What comes from the client, in one piece.
+pub enum Arrived {
+    /// A command.
+    Command(Vec<u8>),
+    /// The head of an APPEND.
+    Message(Vec<u8>, Literal),
+    /// A line that is no command.
+    Response(Vec<u8>),
+    /// The message of an APPEND is complete (`true`), or its command is malformed behind it.
+    MessageEnd(bool),
+    /// Too long.
+    Overrun(Option<String>, Overrun),
+}
+
+/// A login that is in force.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose.
+    pub id: AccountId,
+    /// The right to change.
+    pub login: Login,
+}
+
+/// A session.
+pub struct Session<S> {
+    pub(crate) service: Arc<Service>,
+    pub(crate) door: Door,
+    pub(crate) wire: Wire<S>,
+    input: Vec<u8>,
+    used: usize,
+    pub(crate) out: Vec<u8>,
+    pub(crate) codec: Codec,
+    pub(crate) names: Names,
+    pub(crate) condstore: bool,
+    pub(crate) rev2: bool,
+    pub(crate) account: Option<Account>,
+    pub(crate) selected: Option<Selected>,
+    pub(crate) trace: TraceId,
+    /// Of the command under way.
+    pub(crate) tag: String,
+    /// The message of an APPEND, as far as it came.
+    pub(crate) message: Vec<u8>,
+    bindings: Vec<(String, types::Octets)>,
+    secured: bool,
+    bad: u32,
+    failed_logins: u32,
+    seat: Seat,
+    stopping: watch::Receiver<bool>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
+    /// A session over a stream of which nothing was read.
+    pub fn new(
+        service: Arc<Service>,
+        door: Door,
+        seat: Seat,
+        stream: S,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let limits = Limits {
+            // Before the login nobody needs more than a name and a password.
+            line: 8192,
+            literals: 4096,
+            ..Limits::default()
+        };
+        Self {
+            service,
+            door,
+            wire: Wire::Plain(stream),
+            input: Vec::new(),
+            used: 0,
+            out: Vec::new(),
+            codec: Codec::new(limits),
+            names: Names::ModifiedUtf7,
+            condstore: false,
+            rev2: false,
+            account: None,
+            selected: None,
+            trace: runtime::new_trace(),
+            tag: String::new(),
+            message: Vec::new(),
+            bindings: Vec::new(),
+            secured: false,
+            bad: 0,
+            failed_logins: 0,
+            seat,
+            stopping,
+        }
+    }
+
+    /// Serves the client until one of both has enough.
+    pub async fn run(mut self) {
+        let began = Instant::now();
+        let Err(end) = self.serve().await;
+        let reason = match end {
+            End::Said(reason) => {
+                self.close().await;
+                reason
+            }
+            End::Gone(reason) => reason,
+        };
+        let account = self
+            .account
+            .as_ref()
+            .map_or("", |account| account.login.name.as_str());
+        tracing::debug!(
+            trace = %self.trace, listener = self.door.name, account, reason,
+            seconds = began.elapsed().as_secs(), "disconnected"
+        );
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        if self.door.tls == TlsMode::Implicit {
+            self.handshake().await?;
+        }
+        let greeting = self.capability();
+        put::status(
+            &mut self.out,
+            "*",
+            Condition::Ok,
+            &format!("CAPABILITY {greeting}"),
+            "Posthouse ready",
+        );
+        loop {
+            match self.arrival().await? {
+                Arrived::Command(octets) => self.command(&octets).await?,
+                Arrived::Message(head, literal) => self.append(&head, literal).await?,
+                Arrived::Response(_) | Arrived::MessageEnd(_) => {
+                    self.malformed(None, "That was not expected")?
+                }
+                Arrived::Overrun(tag, what) => self.overrun(tag, what)?,
+            }
+        }
+    }
+
+    async fn command(&mut self, octets: &[u8]) -> Result<(), End> {
+        match imap::parse(octets, self.names) {
+            Err(refused) => self.refuse(&refused),
+            Ok(Tagged { tag, command }) => {
+                let name = command.name();
+                self.tag.clone_from(&tag);
+                let result = self.execute(&tag, command).await;
+                self.answer(&tag, name, result)
+            }
+        }
+    }
+
+    /// The tagged response.
+    pub(crate) fn answer(&mut self, tag: &str, name: &str, result: Done) -> Result<(), End> {
+        match result {
+            Ok((code, text)) => {
+                put::status(
+                    &mut self.out,
+                    tag,
+                    Condition::Ok,
+                    &code,
+                    &format!("{name} {text}"),
+                );
+                Ok(())
+            }
+            Err(Refused::No(code, text)) => {
+                put::status(&mut self.out, tag, Condition::No, code, &text);
+                Ok(())
+            }
+            Err(Refused::Bad(text)) => self.malformed(Some(tag), text),
+            Err(Refused::Answered) => Ok(()),
+            Err(Refused::End(end)) => Err(end),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, refused: &imap::Refused) -> Result<(), End> {
+        let tag = refused.tag.as_deref();
+        let code = match refused.refusal.kind {
+            imap::RefusalKind::Bad => return self.malformed(tag, refused.refusal.text),
+            imap::RefusalKind::Name => "CANNOT",
+            imap::RefusalKind::Charset => "BADCHARSET (US-ASCII UTF-8)",
+        };
+        put::status(
+            &mut self.out,
+            tag.unwrap_or("*"),
+            Condition::No,
+            code,
+            refused.refusal.text,
+        );
+        Ok(())
+    }
+
+    fn malformed(&mut self, tag: Option<&str>, text: &str) -> Result<(), End> {
+        self.bad += 1;
+        put::status(&mut self.out, tag.unwrap_or("*"), Condition::Bad, "", text);
+        if self.bad >= self.service.config.bad_commands.max(1) {
+            put::text(&mut self.out, "* BYE Too many malformed commands\r\n");
+            return Err(End::Said("too many malformed commands"));
+        }
+        Ok(())
+    }
+
+    fn overrun(&mut self, tag: Option<String>, what: Overrun) -> Result<(), End> {
+        let text = match what {
+            Overrun::Line => "The line is too long",
+            Overrun::Literal => "The literal is too long",
+        };
+        self.malformed(tag.as_deref(), text)
+    }
+
+    /// Whether the command needs a login, and does it.
+    async fn execute(&mut self, tag: &str, command: Command) -> Done {
+        match command {
+            Command::Capability => {
+                let text = format!("* CAPABILITY {}\r\n", self.capability());
+                put::text(&mut self.out, &text);
+                return done("completed");
+            }
+            Command::Logout => {
+                put::text(&mut self.out, "* BYE Come again\r\n");
+                put::status(&mut self.out, tag, Condition::Ok, "", "LOGOUT completed");
+                return Err(Refused::End(End::Said("logout")));
+            }
+            Command::Noop if self.account.is_none() => return done("completed"),
+            Command::Id(fields) => return self.id(&fields),
+            Command::StartTls => return self.starttls(tag).await,
+            Command::Login { name, password } => return self.login(&name, &password).await,
+            Command::Authenticate { mechanism, initial } => {
+                return self.authenticate(mechanism, initial).await;
+            }
+            _ => {}
+        }
+        if self.account.is_none() {
+            return Err(Refused::Bad("Log in first"));
+        }
+        let expires = self
+            .account
+            .as_ref()
+            .map_or(0, |account| account.login.grant.expires);
+        if expires <= crate::now() {
+            put::text(
+                &mut self.out,
+                "* BYE The login has expired, log in again\r\n",
+            );
+            return Err(Refused::End(End::Said("the login has expired")));
+        }
+        self.authenticated(command).await
+    }
+
+    /// Everything that a response may need is read from the socket; the buffer is sent when there is nothing left to read.
+    pub(crate) async fn arrival(&mut self) -> Result<Arrived, End> {
+        loop {
+            let start = self.used;
+            let mut rest = self.input.get(start..).unwrap_or_default();
+            let before = rest.len();
+            let event = self.codec.next(&mut rest);
+            let mut ready = None;
+            let mut hopeless = false;
+            let mut again = true;
+            match event {
+                None => again = false,
+                Some(Event::Continue) => put::continuation(&mut self.out, "Go on"),
+                Some(Event::Command(octets)) => ready = Some(Arrived::Command(octets.to_vec())),
+                Some(Event::Response(octets)) => ready = Some(Arrived::Response(octets.to_vec())),
+                Some(Event::Message { head, literal }) => {
+                    ready = Some(Arrived::Message(head.to_vec(), literal))
+                }
+                Some(Event::Data(octets)) => self.message.extend_from_slice(octets),
+                Some(Event::MessageEnd) => ready = Some(Arrived::MessageEnd(true)),
+                Some(Event::MessageTrailing) => ready = Some(Arrived::MessageEnd(false)),
+                Some(Event::Overrun { tag, what }) => ready = Some(Arrived::Overrun(tag, what)),
+                Some(Event::Hopeless) => hopeless = true,
+            }
+            self.used = start + (before - rest.len());
+            if hopeless {
+                put::text(&mut self.out, "* BYE Too much to skip\r\n");
+                return Err(End::Said("hopeless"));
+            }
+            if let Some(ready) = ready {
+                return Ok(ready);
+            }
+            if again {
+                continue;
+            }
+            self.flush().await?;
+            self.fill().await?;
+        }
+    }
+
+    /// Whether there are octets that were read and not yet looked at.
+    pub(crate) fn has_input(&self) -> bool {
+        self.used < self.input.len()
+    }
+
+    fn patience(&self) -> Duration {
+        let config = &self.service.config;
+        Duration::from_secs(if self.account.is_some() {
+            config.idle_s.max(1)
+        } else {
+            config.login_s.max(1)
+        })
+    }
+
+    /// Reads more. Safe to drop halfway.
+    pub(crate) async fn fill(&mut self) -> Result<(), End> {
+        self.input.drain(..self.used.min(self.input.len()));
+        self.used = 0;
+        let room = if self.message.is_empty() {
+            2048
+        } else {
+            64 * 1024
+        };
+        if self.input.is_empty() && self.input.capacity() > 8192 && self.message.is_empty() {
+            self.input = Vec::new();
+        }
+        self.input.reserve(room);
+        let patience = self.patience();
+        let read = tokio::select! {
+            biased;
+            read = self.wire.read_buf(&mut self.input) => read,
+            _ = self.stopping.wait_for(|stop| *stop) => {
+                put::text(&mut self.out, "* BYE Shutting down, come again in a moment\r\n");
+                return Err(End::Said("shutdown"));
+            }
+            () = tokio::time::sleep(patience) => {
+                put::text(&mut self.out, "* BYE Too long without a word\r\n");
+                return Err(End::Said("time-out"));
+            }
+        };
+        match read {
+            Ok(0) => Err(End::Gone("the client closed the connection")),
+            Ok(_) => Ok(()),
+            Err(_) => Err(End::Gone("the connection was lost")),
+        }
+    }
+
+    /// Sends what is in the buffer.
+    pub(crate) async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let limit = Duration::from_secs(self.service.config.write_s.max(1));
+        let sent = tokio::time::timeout(limit, async {
+            self.wire.write_all(&self.out).await?;
+            self.wire.flush().await
+        })
+        .await;
+        self.out.clear();
+        if self.out.capacity() > 8192 {
+            self.out = Vec::new();
+        }
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone("the connection was lost")),
+            Err(_) => Err(End::Gone("the client does not read")),
+        }
+    }
+
+    /// Sends when there is much: a slow client slows the command down, not the memory up.
+    pub(crate) async fn flush_if_full(&mut self) -> Result<(), End> {
+        if self.out.len() < 64 * 1024 {
+            return Ok(());
+        }
+        let limit = Duration::from_secs(self.service.config.write_s.max(1));
+        let sent = tokio::time::timeout(limit, self.wire.write_all(&self.out)).await;
+        self.out.clear();
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone("the connection was lost")),
+            Err(_) => Err(End::Gone("the client does not read")),
+        }
+    }
+
+    async fn close(&mut self) {
+        if self.flush().await.is_ok() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.wire.shutdown()).await;
+        }
+    }
+
+    /// The capabilities as they are now (RFC 9051 7.2.2).
+    pub(crate) fn capability(&self) -> String {
+        let mut text = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE".to_owned();
+        if self.account.is_none() {
+            if self.may_start_tls() {
+                text.push_str(" STARTTLS");
+            }
+            let mechanisms = self.mechanisms();
+            if mechanisms.is_empty() {
+                text.push_str(" LOGINDISABLED");
+            }
+            for mechanism in mechanisms {
+                text.push_str(" AUTH=");
+                text.push_str(mechanism);
+            }
+            return text;
+        }
+        text.push_str(
+            " IDLE NAMESPACE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE UIDPLUS MOVE UNSELECT \
+             CONDSTORE ESEARCH SEARCHRES WITHIN BINARY STATUS=SIZE STATUS=DELETED OBJECTID QUOTA QUOTA=RES-STORAGE \
+             QUOTA=RES-MESSAGE",
+        );
+        text.push_str(&format!(
+            " APPENDLIMIT={}",
+            self.service.config.append_bytes
+        ));
+        text
+    }
+
+    /// RFC 2971
+    fn id(&mut self, fields: &[(String, Option<String>)]) -> Done {
+        let field = |name: &str| {
+            let found = fields
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found
+                .and_then(|(_, value)| value.clone())
+                .unwrap_or_default()
+        };
+        let (client, version) = (field("name"), field("version"));
+        tracing::debug!(trace = %self.trace, client, version, "client");
+        put::text(&mut self.out, "* ID (\"name\" \"Posthouse\" \"version\" \"");
+        put::text(&mut self.out, env!("CARGO_PKG_VERSION"));
+        put::text(&mut self.out, "\")\r\n");
+        done("completed")
+    }
+}
