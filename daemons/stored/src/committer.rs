@@ -293,7 +293,7 @@ async fn fill(batch: &mut Batch, works: &[Work]) -> Result<Answers, store::Error
         };
         answers.push(answer);
     }
-    batch.remember(remember).await?;
+    batch.remember(remember);
     Ok(answers)
 }
 

@@ -91,18 +91,12 @@ impl Service {
             batch_bytes: config.batch_bytes.max(1),
             migrated,
             away: None,
-            sizes: runtime::metrics::counter(
-                "posthouse_stored_changes_total",
-                "Changes that were committed",
-            ),
+            sizes: runtime::metrics::counter("stored_changes_total", "Changes that were committed"),
             commits: runtime::metrics::counter(
-                "posthouse_stored_commits_total",
+                "stored_commits_total",
                 "Transactions that were committed",
             ),
-            took: runtime::metrics::histogram(
-                "posthouse_stored_commit_seconds",
-                "Time of a transaction",
-            ),
+            took: runtime::metrics::histogram("stored_commit_seconds", "Time of a transaction"),
         };
         let housekeeper = Housekeeper {
             writer: writer.clone(),

@@ -32,6 +32,6 @@ pub use dialect::Dialect;
 pub use error::{Error, Kind};
 pub use migrate::{Migration, migrate, schema_version, verify};
 pub use row::Row;
-pub use run::Rows;
+pub use run::{Rows, Statement};
 pub use tx::Tx;
 pub use value::Value;

@@ -2,7 +2,7 @@
 
 use crate::db::Pools;
 use crate::tx::Driver;
-use crate::{Db, Error, Kind, Row, Tx, Value, placeholders, split_rows, tuples};
+use crate::{Db, Dialect, Error, Kind, Row, Tx, Value, placeholders, split_rows, tuples};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use sqlx::encode::IsNull;
@@ -12,6 +12,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
+use std::sync::Arc;
 
 /// A result on its way: rows are taken from the database as they are asked for. Dropping it ends the query.
 pub struct Rows<'a>(BoxStream<'a, Result<Row, sqlx::Error>>);
@@ -285,6 +286,143 @@ impl Db {
         }
         Ok(())
     }
+}
+
+/// One of several statements that are run together ([`Tx::execute_each`], [`Tx::fetch_each`]).
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Its text, in the words of [`crate::dialect`].
+    pub text: String,
+    /// Its parameters.
+    pub args: Vec<Value>,
+}
+
+impl Statement {
+    /// An insertion of many rows, as [`Tx::insert_many`] does it.
+    pub fn insertions(
+        dialect: Dialect,
+        head: &str,
+        columns: usize,
+        values: Vec<Value>,
+        tail: &str,
+    ) -> Vec<Self> {
+        split_rows(dialect, columns, values)
+            .into_iter()
+            .map(|args| Self {
+                text: format!(
+                    "{head} VALUES {} {tail}",
+                    tuples(args.len() / columns.max(1), columns)
+                ),
+                args,
+            })
+            .collect()
+    }
+
+    /// A query with a long list, as [`Tx::fetch_in`] does it: nothing for an empty list.
+    pub fn listed(text: &str, first: &[Value], list: &[Value]) -> Vec<Self> {
+        list.chunks(LIST_MAX)
+            .map(|part| {
+                let mut part = part.to_vec();
+                let count = crate::pad(&mut part);
+                let mut args = first.to_vec();
+                args.append(&mut part);
+                Self {
+                    text: text.replace("{list}", &placeholders(count)),
+                    args,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Parameters of statements that are sent to SQLite in one piece: beyond, the way to its thread and back hardly counts, and
+/// there would be too many different texts.
+const JOINED_MAX: usize = 384;
+
+impl Tx {
+    /// Runs statements in their order. SQLite takes small ones in one piece, which saves the way to its thread and back for
+    /// each.
+    ///
+    /// # Errors
+    /// See [`Kind`].
+    pub async fn execute_each(&mut self, statements: Vec<Statement>) -> Result<(), Error> {
+        let total: usize = statements.iter().map(|one| one.args.len()).sum();
+        if statements.len() > 1 && total <= JOINED_MAX && self.dialect() == Dialect::Sqlite {
+            let joined = join(statements);
+            self.execute(&joined.text, joined.args).await?;
+            return Ok(());
+        }
+        for one in statements {
+            self.execute(&one.text, one.args).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs queries that do not depend on each other: the rows of each group of them together.
+    ///
+    /// # Errors
+    /// See [`Kind`].
+    pub async fn fetch_each(
+        &mut self,
+        groups: Vec<Vec<Statement>>,
+    ) -> Result<Vec<Vec<Row>>, Error> {
+        let mut results: Vec<Vec<Row>> = Vec::with_capacity(groups.len());
+        let total: usize = groups.iter().flatten().map(|one| one.args.len()).sum();
+        let texts = Arc::clone(&self.texts);
+        if let Driver::Sqlite(tx) = &mut self.driver
+            && total <= JOINED_MAX
+        {
+            results.resize_with(groups.len(), Vec::new);
+            let owners: Vec<usize> = (0..)
+                .zip(&groups)
+                .flat_map(|(group, statements)| statements.iter().map(move |_| group))
+                .collect();
+            if owners.is_empty() {
+                return Ok(results);
+            }
+            let joined = join(groups.into_iter().flatten().collect());
+            let text = AssertSqlSafe(texts.get(&joined.text)?);
+            let query = sqlx::query_with(text, sqlite(joined.args)?);
+            // Of sqlx's drivers only that of SQLite gives the results of several statements, each with an end of its own.
+            let mut steps = sqlx::Executor::fetch_many(&mut **tx, query);
+            let mut ended = 0;
+            while let Some(step) = steps.next().await.transpose()? {
+                match step {
+                    sqlx::Either::Left(_) => ended += 1,
+                    sqlx::Either::Right(row) => {
+                        let owner = owners.get(ended).and_then(|group| results.get_mut(*group));
+                        owner
+                            .ok_or_else(|| Error::new(Kind::Statement, "a result without query"))?
+                            .push(Row::from(row));
+                    }
+                }
+            }
+            return Ok(results);
+        }
+        for group in groups {
+            let mut rows = Vec::new();
+            for one in group {
+                rows.append(&mut self.fetch_all(&one.text, one.args).await?);
+            }
+            results.push(rows);
+        }
+        Ok(results)
+    }
+}
+
+fn join(statements: Vec<Statement>) -> Statement {
+    let mut all = Statement {
+        text: String::new(),
+        args: Vec::new(),
+    };
+    for mut one in statements {
+        if !all.text.is_empty() {
+            all.text.push_str(";\n");
+        }
+        all.text.push_str(&one.text);
+        all.args.append(&mut one.args);
+    }
+    all
 }
 
 impl Tx {

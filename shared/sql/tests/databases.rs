@@ -28,6 +28,7 @@ async fn the_same_statements_work_everywhere() {
         let db = test.open().await.unwrap();
         values_come_back(&db).await;
         batches(&db).await;
+        together(&db).await;
         errors_have_their_kind(&db).await;
         transactions(&db).await;
         streams(&db).await;
@@ -161,6 +162,57 @@ async fn batches(db: &Db) {
         .await
         .unwrap();
     assert_eq!(removed, 700);
+}
+
+async fn together(db: &Db) {
+    use sql::Statement;
+    let one = |text: &str, args: Vec<Value>| Statement {
+        text: text.to_owned(),
+        args,
+    };
+    let mut tx = db.begin().await.unwrap();
+    tx.execute_each(vec![
+        one("DELETE FROM thing", args![]),
+        one(
+            "INSERT INTO thing (id, name) VALUES (?, ?), (?, ?)",
+            args![1, "a", 2, "b"],
+        ),
+        one("UPDATE thing SET more = ? WHERE id = ?", args![9, 2]),
+    ])
+    .await
+    .unwrap();
+    let by_id = |ids: Vec<Value>| {
+        Statement::listed(
+            "SELECT id, more FROM thing WHERE id IN ({list}) ORDER BY id",
+            &[],
+            &ids,
+        )
+    };
+    for long in [0, 600] {
+        let found = tx
+            .fetch_each(vec![
+                by_id(args![1, 2, 3]),
+                by_id(args![]),
+                vec![one("SELECT COUNT(*), 0 FROM thing WHERE id > ?", args![5])],
+                by_id((2..2 + long).map(Value::from).collect()),
+            ])
+            .await
+            .unwrap();
+        let ids = |at: usize| -> Vec<i64> {
+            let rows: &Vec<sql::Row> = found.get(at).unwrap();
+            rows.iter().map(|row| row.int(0).unwrap()).collect()
+        };
+        assert_eq!((ids(0), ids(1), ids(2)), (vec![1, 2], vec![], vec![0]));
+        assert_eq!(ids(3).len(), usize::from(long > 0));
+    }
+    let failed = tx
+        .execute_each(vec![
+            one("UPDATE thing SET more = ? WHERE id = ?", args![10, 2]),
+            one("INSERT INTO thing (id, name) VALUES (?, ?)", args![1, "c"]),
+        ])
+        .await;
+    assert_eq!(failed.unwrap_err().kind(), Kind::Unique);
+    tx.rollback().await.unwrap();
 }
 
 async fn errors_have_their_kind(db: &Db) {

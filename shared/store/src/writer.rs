@@ -18,7 +18,7 @@ pub use put::{Body, Incoming, Once, Placed, Target, pack, thread_keys};
 pub use transfer::Transferred;
 
 use crate::{COMPONENT, Config, Error, MIGRATIONS};
-use sql::{Db, Tx, Value, args};
+use sql::{Db, Statement, Tx, Value, args};
 use state::{AccountRow, MailboxState};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -81,6 +81,8 @@ pub struct Batch {
     accounts: HashMap<AccountId, AccountRow>,
     mailboxes: HashMap<MailboxId, MailboxState>,
     touched: BTreeMap<AccountId, BTreeSet<MailboxId>>,
+    /// Insertions that nothing in this batch has needed to see yet: written in one go at the end.
+    pending: Vec<Statement>,
 }
 
 /// What a committed batch has changed: each account's modseq, and its mailboxes.
@@ -150,6 +152,7 @@ impl Writer {
             accounts: HashMap::new(),
             mailboxes: HashMap::new(),
             touched: BTreeMap::new(),
+            pending: Vec::new(),
         })
     }
 
@@ -207,25 +210,32 @@ impl Batch {
     }
 
     /// Notes requests as done, each with its reply, in this transaction.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn remember(
-        &mut self,
-        done: Vec<(AccountId, RequestId, Vec<u8>)>,
-    ) -> Result<(), Error> {
+    pub fn remember(&mut self, done: Vec<(AccountId, RequestId, Vec<u8>)>) {
         let mut values = Vec::with_capacity(done.len() * 4);
         for (account, id, reply) in done {
             values.extend(args![id.0.to_be_bytes(), account.0, reply, self.now]);
         }
-        self.tx
-            .insert_many(
-                "INSERT INTO request (id, account, reply, at)",
-                4,
-                values,
-                "",
-            )
-            .await?;
+        self.defer(
+            "INSERT INTO request (id, account, reply, at)",
+            4,
+            values,
+            "",
+        );
+    }
+
+    /// Inserts rows before the batch ends, or before it reads.
+    fn defer(&mut self, head: &str, columns: usize, values: Vec<Value>, tail: &str) {
+        let dialect = self.tx.dialect();
+        self.pending
+            .extend(Statement::insertions(dialect, head, columns, values, tail));
+    }
+
+    /// Writes what was deferred, so that statements see it.
+    async fn write_pending(&mut self) -> Result<(), Error> {
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.is_empty() {
+            self.tx.execute_each(pending).await?;
+        }
         Ok(())
     }
 

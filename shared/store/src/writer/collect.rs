@@ -39,6 +39,7 @@ impl Batch {
     /// # Errors
     /// [`Error`]
     pub async fn collect(&mut self) -> Result<Collected, Error> {
+        self.write_pending().await?;
         let rows = self
             .tx
             .fetch_all(
@@ -115,6 +116,7 @@ impl Batch {
     /// # Errors
     /// [`Error`]
     pub async fn trim(&mut self, keep: Retention) -> Result<Collected, Error> {
+        self.write_pending().await?;
         let mut records = self.trim_expunged(self.now - keep.expunged).await?;
         let rows = self
             .tx

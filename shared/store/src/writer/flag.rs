@@ -144,6 +144,7 @@ impl Batch {
         account: AccountId,
         mailbox: MailboxId,
     ) -> Result<bool, Error> {
+        self.write_pending().await?;
         self.load_accounts(&[account]).await?;
         self.load_mailboxes(&[mailbox]).await?;
         Ok(self.accounts.contains_key(&account)

@@ -22,6 +22,7 @@ impl Batch {
     /// # Errors
     /// [`Error`]
     pub async fn provision(&mut self, accounts: &[AccountId]) -> Result<(), Error> {
+        self.write_pending().await?;
         self.load_accounts(accounts).await?;
         let mut missing: Vec<AccountId> = accounts.to_vec();
         missing.sort_unstable();

@@ -4,7 +4,7 @@ use super::{Batch, Quota, Refusal};
 use crate::Error;
 use crate::flags::{Flags, SystemFlags};
 use crate::reader_hash;
-use sql::{Value, args};
+use sql::{Row, Statement, Value, args};
 use std::collections::HashMap;
 use std::sync::Arc;
 use types::{AccountId, BlobId, ContentId, MailboxId, ModSeq, QueueId, Uid};
@@ -111,6 +111,22 @@ pub fn thread_keys(account: AccountId, parsed: &message::Parsed) -> Vec<u64> {
 
 type Mark = (QueueId, u16, AccountId);
 
+/// What was read for a set of messages.
+#[derive(Default)]
+struct Known {
+    marks: HashMap<Mark, Placed>,
+    /// Conversations by key.
+    threads: HashMap<u64, u64>,
+    bodies: Bodies,
+}
+
+/// The numbers of bodies, and the last one given.
+#[derive(Default)]
+struct Bodies {
+    numbers: HashMap<BlobId, u64>,
+    last: u64,
+}
+
 /// Rows to insert.
 #[derive(Default)]
 struct Rows {
@@ -132,9 +148,11 @@ impl Batch {
         if incoming.is_empty() {
             return Ok(Vec::new());
         }
-        let mut marks = self.delivered(incoming).await?;
-        self.prepare(incoming).await?;
-        let mut threads = self.threads(incoming).await?;
+        let Known {
+            mut marks,
+            mut threads,
+            bodies,
+        } = self.read(incoming).await?;
         let mut rows = Rows::default();
         let mut results = Vec::with_capacity(incoming.len());
         let mut placed: Vec<(usize, Arc<Body>)> = Vec::with_capacity(incoming.len());
@@ -171,52 +189,20 @@ impl Batch {
             }
             results.push(result);
         }
-        let numbers = self.blobs(&placed).await?;
+        let numbers = self.bodies(&placed, bodies);
         for (at, body) in &placed {
             if let (Some(value), Some(number)) = (rows.content.get_mut(*at), numbers.get(&body.id))
             {
                 *value = (*number).into();
             }
         }
-        self.insert(rows).await?;
+        self.insert(rows);
         Ok(results)
     }
 
-    /// What of this was delivered before.
-    async fn delivered(&mut self, incoming: &[&Incoming]) -> Result<HashMap<Mark, Placed>, Error> {
-        let mut queue: Vec<u64> = incoming
-            .iter()
-            .filter_map(|message| match message.once {
-                Once::Delivery(queue, _) => Some(queue.0),
-                Once::Request => None,
-            })
-            .collect();
-        queue.sort_unstable();
-        queue.dedup();
-        let mut marks = HashMap::new();
-        if queue.is_empty() {
-            return Ok(marks);
-        }
-        let list = queue.into_iter().map(Value::from).collect();
-        let text = "SELECT queue_id, recipient, account, mailbox, uid, modseq FROM delivered
-            WHERE queue_id IN ({list})";
-        for row in self.tx.fetch_in(text, &[], list).await? {
-            let recipient = u16::try_from(row.int(1)?).unwrap_or(u16::MAX);
-            let mark = (QueueId(row.u64(0)?), recipient, AccountId(row.u64(2)?));
-            let placed = Placed {
-                mailbox: MailboxId(row.u64(3)?),
-                uidvalidity: 0,
-                uid: Uid(row.u32(4)?),
-                modseq: ModSeq(row.u64(5)?),
-                duplicate: true,
-            };
-            marks.insert(mark, placed);
-        }
-        Ok(marks)
-    }
-
-    /// Reads, and where need be makes, the accounts and mailboxes concerned.
-    async fn prepare(&mut self, incoming: &[&Incoming]) -> Result<(), Error> {
+    /// Reads all that is needed, and makes accounts that are new.
+    async fn read(&mut self, incoming: &[&Incoming]) -> Result<Known, Error> {
+        self.write_pending().await?;
         let mut named: Vec<AccountId> = Vec::new();
         let mut names: Vec<&str> = vec!["INBOX"];
         let mut ids: Vec<MailboxId> = Vec::new();
@@ -231,29 +217,64 @@ impl Batch {
                 Target::Mailbox(id) => ids.push(*id),
             }
         }
-        if !named.is_empty() {
-            self.provision(&named).await?;
-            self.load_named(&named, &names).await?;
-        }
-        self.load_mailboxes(&ids).await?;
         let owners: Vec<AccountId> = incoming.iter().map(|message| message.account).collect();
-        self.load_accounts(&owners).await
-    }
-
-    /// The conversations that are known by these messages' keys.
-    async fn threads(&mut self, incoming: &[&Incoming]) -> Result<HashMap<u64, u64>, Error> {
-        let mut keys: Vec<u64> = incoming
+        let last_body = Statement {
+            text: "SELECT COALESCE(MAX(id), 0) FROM body".to_owned(),
+            args: Vec::new(),
+        };
+        let results = self
+            .tx
+            .fetch_each(vec![
+                self.accounts_query(&owners),
+                Self::named_query(&named, &names),
+                self.mailboxes_query(&ids),
+                marks_query(incoming),
+                threads_query(incoming),
+                bodies_query(incoming),
+                vec![last_body],
+            ])
+            .await?;
+        let Ok([accounts, by_name, by_id, marks, threads, bodies, last]) =
+            <[Vec<Row>; 7]>::try_from(results)
+        else {
+            return Err(Error::Damaged("a query has no result".to_owned()));
+        };
+        self.know_accounts(&accounts)?;
+        self.know(&by_name)?;
+        self.know(&by_id)?;
+        if named
             .iter()
-            .flat_map(|message| message.threads.iter().copied())
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let list = keys.into_iter().map(Value::from).collect();
-        let text = "SELECT hash, thread FROM thread_ref WHERE hash IN ({list})";
-        let rows = self.tx.fetch_in(text, &[], list).await?;
-        rows.iter()
-            .map(|row| Ok((row.u64(0)?, row.u64(1)?)))
-            .collect()
+            .any(|account| !self.accounts.contains_key(account))
+        {
+            self.provision(&named).await?;
+        }
+        let mut known = Known {
+            bodies: Bodies {
+                last: last.first().map_or(Ok(0), |row| row.u64(0))?,
+                ..Bodies::default()
+            },
+            ..Known::default()
+        };
+        for row in &marks {
+            let recipient = u16::try_from(row.int(1)?).unwrap_or(u16::MAX);
+            let mark = (QueueId(row.u64(0)?), recipient, AccountId(row.u64(2)?));
+            let placed = Placed {
+                mailbox: MailboxId(row.u64(3)?),
+                uidvalidity: 0,
+                uid: Uid(row.u32(4)?),
+                modseq: ModSeq(row.u64(5)?),
+                duplicate: true,
+            };
+            known.marks.insert(mark, placed);
+        }
+        for row in &threads {
+            known.threads.insert(row.u64(0)?, row.u64(1)?);
+        }
+        for row in &bodies {
+            let id = reader_hash(row.blob(1)?)?;
+            known.bodies.numbers.insert(id, row.u64(0)?);
+        }
+        Ok(known)
     }
 
     /// Decides on one message, and writes its rows down.
@@ -338,78 +359,93 @@ impl Batch {
         })
     }
 
-    /// The numbers of these bodies; inserts those that are new.
-    async fn blobs(
-        &mut self,
-        bodies: &[(usize, Arc<Body>)],
-    ) -> Result<HashMap<BlobId, u64>, Error> {
-        let mut numbers = HashMap::new();
-        let mut wanted: HashMap<BlobId, &Arc<Body>> = HashMap::new();
-        for (_, body) in bodies {
-            wanted.entry(body.id).or_insert(body);
+    /// The numbers of these bodies; those that are new are inserted.
+    fn bodies(&mut self, placed: &[(usize, Arc<Body>)], known: Bodies) -> HashMap<BlobId, u64> {
+        let Bodies {
+            mut numbers,
+            mut last,
+        } = known;
+        let mut values = Vec::new();
+        for (_, body) in placed {
+            if let std::collections::hash_map::Entry::Vacant(entry) = numbers.entry(body.id) {
+                last += 1;
+                entry.insert(last);
+                values.extend(args![last, body.id.0, body.len, body.data.as_deref()]);
+            }
         }
-        if wanted.is_empty() {
-            return Ok(numbers);
-        }
-        let list: Vec<Value> = wanted.keys().map(|id| Value::from(id.0)).collect();
-        let text = "SELECT id, hash FROM body WHERE hash IN ({list})";
-        for row in self.tx.fetch_in(text, &[], list).await? {
-            numbers.insert(reader_hash(row.blob(1)?)?, row.u64(0)?);
-        }
-        wanted.retain(|id, _| !numbers.contains_key(id));
-        if wanted.is_empty() {
-            return Ok(numbers);
-        }
-        let last = self
-            .tx
-            .fetch_optional("SELECT COALESCE(MAX(id), 0) FROM body", args![])
-            .await?;
-        let mut next = last.map_or(Ok(0), |row| row.u64(0))?;
-        let mut values = Vec::with_capacity(wanted.len() * 4);
-        for (id, body) in wanted {
-            next += 1;
-            numbers.insert(id, next);
-            values.extend(args![next, id.0, body.len, body.data.as_deref()]);
-        }
-        self.tx
-            .insert_many("INSERT INTO body (id, hash, size, data)", 4, values, "")
-            .await?;
-        Ok(numbers)
+        self.defer("INSERT INTO body (id, hash, size, data)", 4, values, "");
+        numbers
     }
 
-    async fn insert(&mut self, rows: Rows) -> Result<(), Error> {
-        self.tx
-            .insert_many(
-                "INSERT INTO content (account, id, blob_id, prefix, parsed)",
-                5,
-                rows.content,
-                "",
-            )
-            .await?;
-        self.tx
-            .insert_many(
-                "INSERT INTO message (mailbox, uid, account, content, email, thread, flags, keywords, date, saved, modseq, size)",
-                12,
-                rows.message,
-                "",
-            )
-            .await?;
-        self.tx
-            .insert_many(
-                "INSERT {ignore} INTO thread_ref (hash, account, thread)",
-                3,
-                rows.thread,
-                "{do_nothing}",
-            )
-            .await?;
-        self.tx
-            .insert_many(
-                "INSERT INTO delivered (queue_id, recipient, account, mailbox, uid, modseq, at)",
-                7,
-                rows.delivered,
-                "",
-            )
-            .await?;
-        Ok(())
+    fn insert(&mut self, rows: Rows) {
+        self.defer(
+            "INSERT INTO content (account, id, blob_id, prefix, parsed)",
+            5,
+            rows.content,
+            "",
+        );
+        self.defer(
+            "INSERT INTO message (mailbox, uid, account, content, email, thread, flags, keywords, date, saved, modseq, size)",
+            12,
+            rows.message,
+            "",
+        );
+        self.defer(
+            "INSERT {ignore} INTO thread_ref (hash, account, thread)",
+            3,
+            rows.thread,
+            "{do_nothing}",
+        );
+        self.defer(
+            "INSERT INTO delivered (queue_id, recipient, account, mailbox, uid, modseq, at)",
+            7,
+            rows.delivered,
+            "",
+        );
     }
+}
+
+/// What of this was delivered before.
+fn marks_query(incoming: &[&Incoming]) -> Vec<Statement> {
+    let queue = incoming.iter().filter_map(|message| match message.once {
+        Once::Delivery(queue, _) => Some(queue.0),
+        Once::Request => None,
+    });
+    Statement::listed(
+        "SELECT queue_id, recipient, account, mailbox, uid, modseq FROM delivered
+            WHERE queue_id IN ({list})",
+        &[],
+        &distinct(queue.collect()),
+    )
+}
+
+/// The conversations that are known by these messages' keys.
+fn threads_query(incoming: &[&Incoming]) -> Vec<Statement> {
+    let keys = incoming
+        .iter()
+        .flat_map(|message| message.threads.iter().copied());
+    Statement::listed(
+        "SELECT hash, thread FROM thread_ref WHERE hash IN ({list})",
+        &[],
+        &distinct(keys.collect()),
+    )
+}
+
+/// The bodies that are there.
+fn bodies_query(incoming: &[&Incoming]) -> Vec<Statement> {
+    let mut ids: Vec<BlobId> = incoming.iter().map(|message| message.body.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let list: Vec<Value> = ids.into_iter().map(|id| id.0.into()).collect();
+    Statement::listed(
+        "SELECT id, hash FROM body WHERE hash IN ({list})",
+        &[],
+        &list,
+    )
+}
+
+fn distinct(mut numbers: Vec<u64>) -> Vec<Value> {
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.into_iter().map(Value::from).collect()
 }

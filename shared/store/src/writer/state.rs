@@ -3,7 +3,7 @@
 use super::Batch;
 use crate::Error;
 use crate::flags::SystemFlags;
-use sql::{Row, Value, args};
+use sql::{Row, Statement, Value, args};
 use types::{AccountId, MailboxId};
 
 /// A row of `account`.
@@ -100,6 +100,11 @@ fn read_mailbox(row: &Row) -> Result<(MailboxId, MailboxState), sql::Error> {
 impl Batch {
     /// Reads accounts that this batch does not know yet. Those that are not there stay unknown.
     pub(super) async fn load_accounts(&mut self, ids: &[AccountId]) -> Result<(), Error> {
+        let rows = self.tx.fetch_each(vec![self.accounts_query(ids)]).await?;
+        self.know_accounts(rows.first().map_or(&[], Vec::as_slice))
+    }
+
+    pub(super) fn accounts_query(&self, ids: &[AccountId]) -> Vec<Statement> {
         let mut list: Vec<u64> = ids
             .iter()
             .filter(|id| !self.accounts.contains_key(id))
@@ -107,13 +112,14 @@ impl Batch {
             .collect();
         list.sort_unstable();
         list.dedup();
-        if list.is_empty() {
-            return Ok(());
-        }
-        let list = list.into_iter().map(Value::from).collect();
+        let list: Vec<Value> = list.into_iter().map(Value::from).collect();
         let text = "SELECT id, modseq, next_id, uidvalidity, bytes, messages FROM account
             WHERE id IN ({list}) {for_update}";
-        for row in self.tx.fetch_in(text, &[], list).await? {
+        Statement::listed(text, &[], &list)
+    }
+
+    pub(super) fn know_accounts(&mut self, rows: &[Row]) -> Result<(), Error> {
+        for row in rows {
             let account = AccountRow {
                 modseq: row.u64(1)?,
                 next_id: row.u64(2)?,
@@ -128,11 +134,7 @@ impl Batch {
     }
 
     /// Reads the mailboxes with one of these names in one of these accounts.
-    pub(super) async fn load_named(
-        &mut self,
-        accounts: &[AccountId],
-        names: &[&str],
-    ) -> Result<(), Error> {
+    pub(super) fn named_query(accounts: &[AccountId], names: &[&str]) -> Vec<Statement> {
         let mut accounts: Vec<u64> = accounts.iter().map(|id| id.0).collect();
         accounts.sort_unstable();
         accounts.dedup();
@@ -142,24 +144,24 @@ impl Batch {
             "{MAILBOX} WHERE m.name IN ({}) AND m.account IN ({{list}})",
             sql::placeholders(count)
         );
-        let list = accounts.into_iter().map(Value::from).collect();
-        let rows = self.tx.fetch_in(&text, &names, list).await?;
-        self.know(&rows)
+        let list: Vec<Value> = accounts.into_iter().map(Value::from).collect();
+        Statement::listed(&text, &names, &list)
     }
 
     /// Reads mailboxes by their ids.
     pub(super) async fn load_mailboxes(&mut self, ids: &[MailboxId]) -> Result<(), Error> {
+        let rows = self.tx.fetch_each(vec![self.mailboxes_query(ids)]).await?;
+        self.know(rows.first().map_or(&[], Vec::as_slice))
+    }
+
+    pub(super) fn mailboxes_query(&self, ids: &[MailboxId]) -> Vec<Statement> {
         let list: Vec<Value> = ids
             .iter()
             .filter(|id| !self.mailboxes.contains_key(id))
             .map(|id| id.0.into())
             .collect();
-        if list.is_empty() {
-            return Ok(());
-        }
         let text = format!("{MAILBOX} WHERE m.id IN ({{list}})");
-        let rows = self.tx.fetch_in(&text, &[], list).await?;
-        self.know(&rows)
+        Statement::listed(&text, &[], &list)
     }
 
     /// Reads all mailboxes of an account.
@@ -169,7 +171,7 @@ impl Batch {
         self.know(&rows)
     }
 
-    fn know(&mut self, rows: &[Row]) -> Result<(), Error> {
+    pub(super) fn know(&mut self, rows: &[Row]) -> Result<(), Error> {
         for row in rows {
             let (id, state) = read_mailbox(row)?;
             // What the batch knows is newer.
@@ -209,15 +211,13 @@ impl Batch {
                 row.messages
             ]);
         }
-        self.tx
-            .insert_many(
+        self.defer(
                 "INSERT INTO account (id, modseq, next_id, uidvalidity, bytes, messages)",
                 6,
                 values,
                 "{on_conflict:id} modseq = {excluded:modseq}, next_id = {excluded:next_id},
                     uidvalidity = {excluded:uidvalidity}, bytes = {excluded:bytes}, messages = {excluded:messages}",
-            )
-            .await?;
+            );
         let mut values = Vec::new();
         for (id, state) in self.mailboxes.iter_mut().filter(|(_, state)| state.dirty) {
             state.dirty = false;
@@ -232,16 +232,14 @@ impl Batch {
                 state.bytes
             ]);
         }
-        self.tx
-            .insert_many(
+        self.defer(
                 "INSERT INTO mailbox_state (id, uidnext, modseq, floor, total, unseen, deleted, bytes)",
                 8,
                 values,
                 "{on_conflict:id} uidnext = {excluded:uidnext}, modseq = {excluded:modseq}, floor = {excluded:floor},
                     total = {excluded:total}, unseen = {excluded:unseen}, deleted = {excluded:deleted},
                     bytes = {excluded:bytes}",
-            )
-            .await?;
-        Ok(())
+            );
+        self.write_pending().await
     }
 }
