@@ -368,11 +368,11 @@ impl Core {
     /// Reserves ids.
     ///
     /// # Errors
-    /// Temporary: the disk.
+    /// Busy: the disk is full. Temporary: it fails.
     pub fn reserve(&self, count: u32) -> Result<QueueId, Fault> {
         self.ids.reserve(count, now_ms()).map_err(|error| {
             tracing::error!(%error, "the mark of queue ids");
-            Fault::new(FaultKind::Temporary, "the disk of the queue fails")
+            Fault::new(kind_of(&error), format!("the mark of queue ids: {error}"))
         })
     }
 
@@ -529,10 +529,7 @@ impl Core {
                 .map_err(|error| {
                     let kind = match error.kind() {
                         std::io::ErrorKind::InvalidInput => FaultKind::Invalid,
-                        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                            FaultKind::Busy
-                        }
-                        _ => FaultKind::Temporary,
+                        _ => kind_of(&error),
                     };
                     Fault::new(kind, format!("the spool: {error}"))
                 })?;
@@ -760,6 +757,14 @@ impl Core {
             }
         };
         Ok(Arc::new(content))
+    }
+}
+
+/// What a failure of the disk means to a caller.
+fn kind_of(error: &std::io::Error) -> FaultKind {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => FaultKind::Busy,
+        _ => FaultKind::Temporary,
     }
 }
 
