@@ -68,6 +68,12 @@ pub fn challenge(out: &mut Vec<u8>, data: &[u8]) {
     continuation(out, &encoded);
 }
 
+/// Reads a SASL response in base64; `None` if it is not valid.
+pub fn response(line: &[u8]) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(line).ok()
+}
+
 /// Appends the head of a literal: `{n}` and the line end. The octets must follow.
 pub fn literal_head(out: &mut Vec<u8>, len: u64) {
     out.push(b'{');

@@ -41,7 +41,7 @@ fn sections(document: &Document) -> Result<(), runtime::Failure> {
             $daemon::needs(&config, &setting)?;
         )*};
     }
-    daemons!(deliverd relayd);
+    daemons!(keyd authd stored deliverd relayd queued smtpd imapd);
     document.section::<store::Config>("store")?;
     document.section::<blob::Config>("blob")?;
     document.only(&known)

@@ -15,8 +15,14 @@ pub(crate) fn run(place: &Place, role: &str) -> Result<ExitCode, Failure> {
         ))
     })?;
     Ok(match role {
+        Role::Keyd => runtime::run_role(role, path, keyd::needs, keyd::run),
+        Role::Authd => runtime::run_role(role, path, authd::needs, authd::run),
+        Role::Stored => runtime::run_role(role, path, stored::needs, stored::run),
         Role::Deliverd => runtime::run_role(role, path, deliverd::needs, deliverd::run),
         Role::Relayd => runtime::run_role(role, path, relayd::needs, relayd::run),
-        _ => return Err(Failure::new("posthouse is the tool itself; name a daemon")),
+        Role::Queued => runtime::run_role(role, path, queued::needs, queued::run),
+        Role::Smtpd => runtime::run_role(role, path, smtpd::needs, smtpd::run),
+        Role::Imapd => runtime::run_role(role, path, imapd::needs, imapd::run),
+        Role::Posthouse => return Err(Failure::new("posthouse is the tool itself; name a daemon")),
     })
 }
