@@ -49,6 +49,9 @@ const SIGNED: &[&str] = &[
 /// Octets of a header that are looked at.
 const HEADER_MAX: u64 = 256 * 1024;
 
+/// How long it is remembered that a domain has no keys.
+const NO_KEYS: Duration = Duration::from_secs(2);
+
 /// Signs with the keys of a domain, whose list is remembered for a while.
 pub(crate) struct Signer {
     service: Arc<dyn KeyService>,
@@ -92,10 +95,16 @@ impl Signer {
 
     fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, keys)) = known().get(domain)
-            && when.elapsed() < self.remember
-        {
-            return Ok(keys.clone());
+        if let Some((when, keys)) = known().get(domain) {
+            // Whoever makes a domain's first key expects the next mail to be signed.
+            let limit = if keys.is_empty() {
+                NO_KEYS
+            } else {
+                self.remember
+            };
+            if when.elapsed() < limit.min(self.remember) {
+                return Ok(keys.clone());
+            }
         }
         let keys = self.service.keys(domain)?;
         let mut list = known();
