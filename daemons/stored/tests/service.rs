@@ -115,9 +115,14 @@ impl Suite {
     }
 
     async fn reader(&self) -> Reader {
-        Reader::open(&self.store, &blob::Config::default(), &self.home)
-            .await
-            .unwrap()
+        let begun = std::time::Instant::now();
+        loop {
+            match Reader::open(&self.store, &blob::Config::default(), &self.home).await {
+                Ok(reader) => return reader,
+                Err(error) => assert!(error.is_temporary(), "{error}"),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60));
+        }
     }
 }
 

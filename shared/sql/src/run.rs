@@ -132,7 +132,7 @@ macro_rules! in_tx {
         let text = AssertSqlSafe($tx.texts.get($text)?);
         match &mut $tx.driver {
             Driver::Sqlite(transaction) => {
-                let $executor = &mut **transaction;
+                let $executor = &mut *transaction.connection;
                 let $query = sqlx::query_with(text, sqlite($args)?);
                 $body
             }
@@ -384,7 +384,7 @@ impl Tx {
             let text = AssertSqlSafe(texts.get(&joined.text)?);
             let query = sqlx::query_with(text, sqlite(joined.args)?);
             // Of sqlx's drivers only that of SQLite gives the results of several statements, each with an end of its own.
-            let mut steps = sqlx::Executor::fetch_many(&mut **tx, query);
+            let mut steps = sqlx::Executor::fetch_many(&mut *tx.connection, query);
             let mut ended = 0;
             while let Some(step) = steps.next().await.transpose()? {
                 match step {
@@ -431,7 +431,7 @@ impl Tx {
         let text = AssertSqlSafe(self.texts.get(text)?);
         match &mut self.driver {
             Driver::Sqlite(tx) => {
-                sqlx::raw_sql(text).execute(&mut **tx).await?;
+                sqlx::raw_sql(text).execute(&mut *tx.connection).await?;
             }
             Driver::Postgres(tx) => {
                 sqlx::raw_sql(text).execute(&mut **tx).await?;

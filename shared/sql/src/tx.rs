@@ -3,19 +3,53 @@
 use crate::db::Pools;
 use crate::dialect::Texts;
 use crate::{Db, Dialect, Error};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::SqlitePool;
 use sqlx::{MySql, Postgres, Sqlite, Transaction};
 use std::sync::Arc;
 
-/// A transaction. Dropping it rolls it back.
+/// A transaction. Dropping it rolls it back; with SQLite that closes its connection, so end it where you can.
 pub struct Tx {
     pub(crate) driver: Driver,
     pub(crate) texts: Arc<Texts>,
 }
 
 pub(crate) enum Driver {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(SqliteTx),
     Postgres(Transaction<'static, Postgres>),
     MySql(Transaction<'static, MySql>),
+}
+
+/// A transaction of SQLite, begun and ended by ourselves: after some errors (disk full, I/O) SQLite has rolled back already, and
+/// sqlx's own bookkeeping would leave the connection useless. What is not ended properly is closed.
+pub(crate) struct SqliteTx {
+    pub(crate) connection: PoolConnection<Sqlite>,
+    open: bool,
+}
+
+impl SqliteTx {
+    async fn begin(pool: &SqlitePool, how: &'static str) -> Result<Self, sqlx::Error> {
+        let mut tx = Self {
+            connection: pool.acquire().await?,
+            open: true,
+        };
+        sqlx::raw_sql(how).execute(&mut *tx.connection).await?;
+        Ok(tx)
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(how).execute(&mut *self.connection).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for SqliteTx {
+    fn drop(&mut self) {
+        if self.open {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 impl Db {
@@ -26,7 +60,7 @@ impl Db {
     /// [`crate::Kind::Busy`], [`crate::Kind::Unavailable`] and others.
     pub async fn begin(&self) -> Result<Tx, Error> {
         let driver = match &self.pools {
-            Pools::Sqlite(pool) => Driver::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Sqlite(pool) => Driver::Sqlite(SqliteTx::begin(pool, "BEGIN IMMEDIATE").await?),
             Pools::Postgres(pool) => Driver::Postgres(pool.begin().await?),
             Pools::MySql(pool) => Driver::MySql(pool.begin().await?),
         };
@@ -42,7 +76,7 @@ impl Db {
     /// As for [`Db::begin`].
     pub async fn snapshot(&self) -> Result<Tx, Error> {
         let driver = match &self.pools {
-            Pools::Sqlite(pool) => Driver::Sqlite(pool.begin_with("BEGIN DEFERRED").await?),
+            Pools::Sqlite(pool) => Driver::Sqlite(SqliteTx::begin(pool, "BEGIN DEFERRED").await?),
             Pools::Postgres(pool) => Driver::Postgres(
                 pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     .await?,
@@ -83,7 +117,7 @@ impl Tx {
     /// With [`crate::Kind::Unavailable`] nobody knows whether it is: ask the data.
     pub async fn commit(self) -> Result<(), Error> {
         match self.driver {
-            Driver::Sqlite(tx) => tx.commit().await?,
+            Driver::Sqlite(tx) => tx.end("COMMIT").await?,
             Driver::Postgres(tx) => tx.commit().await?,
             Driver::MySql(tx) => tx.commit().await?,
         }
@@ -96,7 +130,7 @@ impl Tx {
     /// The connection is lost: then it is undone as well.
     pub async fn rollback(self) -> Result<(), Error> {
         match self.driver {
-            Driver::Sqlite(tx) => tx.rollback().await?,
+            Driver::Sqlite(tx) => tx.end("ROLLBACK").await?,
             Driver::Postgres(tx) => tx.rollback().await?,
             Driver::MySql(tx) => tx.rollback().await?,
         }

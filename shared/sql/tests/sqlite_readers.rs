@@ -114,3 +114,65 @@ async fn another_user_reads_what_the_group_may_read() {
     assert!(text.contains("1 passed"), "{text}");
     drop(writer);
 }
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_forgotten_when_there_is_room() {
+    let test = sql::testing::sqlite().unwrap();
+    let options = Options {
+        max_connections: 1,
+        ..Options::writer()
+    };
+    let db = Db::open(&test.url, &options).await.unwrap();
+    db.execute("CREATE TABLE t (x BLOB)", args![])
+        .await
+        .unwrap();
+    let limit = |pages: u32| format!("PRAGMA max_page_count = {pages}");
+    db.fetch_all(&limit(50), args![]).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let full = loop {
+        if let Err(error) = tx
+            .execute("INSERT INTO t VALUES (?)", args![vec![1; 20_000]])
+            .await
+        {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), Kind::Full, "{full:?}");
+    assert!(full.is_temporary());
+    // Whether SQLite has rolled back by itself or not: the next one finds a sound connection.
+    let _ = tx.rollback().await;
+    for _ in 0..3 {
+        let tx = db.begin().await.unwrap();
+        drop(tx);
+    }
+    db.fetch_all(&limit(100_000), args![]).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    tx.execute("INSERT INTO t VALUES (?)", args![vec![1; 2_000_000]])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(count(&db).await, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_rolled_back_beneath_leaves_no_trace() {
+    let test = sql::testing::sqlite().unwrap();
+    let options = Options {
+        max_connections: 1,
+        ..Options::writer()
+    };
+    let db = Db::open(&test.url, &options).await.unwrap();
+    db.execute("CREATE TABLE t (x BLOB)", args![])
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let mut tx = db.begin().await.unwrap();
+        tx.execute("INSERT INTO t VALUES (1)", args![])
+            .await
+            .unwrap();
+        // What SQLite does by itself after an I/O error.
+        tx.execute("ROLLBACK", args![]).await.unwrap();
+        assert!(tx.commit().await.is_err());
+    }
+    assert_eq!(count(&db).await, 0);
+}

@@ -177,6 +177,7 @@ impl Reader {
             .fetch_optional(&mailbox_by_id(), args![mailbox.0, account.0])
             .await?;
         let Some(found) = found else {
+            snapshot.commit().await?;
             return Ok(None);
         };
         let found = Mailbox::read(&found)?;
@@ -208,6 +209,7 @@ impl Reader {
             .fetch_optional(&mailbox_by_id(), args![mailbox.0, account.0])
             .await?;
         let Some(found) = found else {
+            snapshot.commit().await?;
             return Ok(None);
         };
         let found = Mailbox::read(&found)?;

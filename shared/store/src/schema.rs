@@ -94,10 +94,11 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             thread {bigint} NOT NULL
         ) {table}",
         "CREATE TABLE IF NOT EXISTS request (
-            id {hash} NOT NULL PRIMARY KEY,
+            id {hash} NOT NULL,
             account {bigint} NOT NULL,
             reply {blob} NOT NULL,
-            at {bigint} NOT NULL
+            at {bigint} NOT NULL,
+            PRIMARY KEY (id, account)
         ) {clustered}",
         "CREATE INDEX {if_not_exists} request_at ON request (at)",
         "CREATE TABLE IF NOT EXISTS delivered (

@@ -80,6 +80,7 @@ pub struct Batch {
     now: i64,
     accounts: HashMap<AccountId, AccountRow>,
     mailboxes: HashMap<MailboxId, MailboxState>,
+    names: HashMap<(AccountId, String), MailboxId>,
     touched: BTreeMap<AccountId, BTreeSet<MailboxId>>,
     /// Insertions that nothing in this batch has needed to see yet: written in one go at the end.
     pending: Vec<Statement>,
@@ -151,6 +152,7 @@ impl Writer {
             now,
             accounts: HashMap::new(),
             mailboxes: HashMap::new(),
+            names: HashMap::new(),
             touched: BTreeMap::new(),
             pending: Vec::new(),
         })
@@ -197,6 +199,7 @@ impl Batch {
             .iter()
             .map(|(_, id)| Value::from(id.0.to_be_bytes()))
             .collect();
+        // Of two accounts only one could have a random id, but a hijacked caller is not random.
         let text = "SELECT id, account, reply FROM request WHERE id IN ({list})";
         for row in self.tx.fetch_in(text, &[], list).await? {
             let id: [u8; 16] = row

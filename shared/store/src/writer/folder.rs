@@ -127,7 +127,9 @@ impl Batch {
             let text = format!("DELETE FROM {table} WHERE id = ?");
             self.tx.execute(&text, args![mailbox.0]).await?;
         }
-        self.mailboxes.remove(&mailbox);
+        if let Some(gone) = self.mailboxes.remove(&mailbox) {
+            self.names.remove(&(account, gone.name));
+        }
         self.advance(account);
         if let Some(row) = self.accounts.get_mut(&account) {
             row.bytes = row.bytes.saturating_sub(bytes);
@@ -293,7 +295,7 @@ impl Batch {
                 args![id, account.0, name, state.uidvalidity, special_use],
             )
             .await?;
-        self.mailboxes.insert(MailboxId(id), state);
+        self.enter(MailboxId(id), state);
         self.touch(MailboxId(id), modseq);
         Ok(MailboxId(id))
     }
@@ -315,6 +317,8 @@ impl Batch {
             return Ok(());
         };
         let old = std::mem::replace(&mut state.name, new.clone());
+        self.names.remove(&(account, old.clone()));
+        self.names.insert((account, new.clone()), id);
         // The subscription goes with the mailbox, as its user expects.
         let gone = self
             .tx

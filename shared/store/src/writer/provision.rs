@@ -48,7 +48,7 @@ impl Batch {
                 let state = self.new_mailbox(&mut row, account, name);
                 mailboxes.extend(args![next, account.0, name, state.uidvalidity, special_use]);
                 subscriptions.extend(args![account.0, name]);
-                self.mailboxes.insert(MailboxId(next), state);
+                self.enter(MailboxId(next), state);
                 self.touched
                     .entry(account)
                     .or_default()

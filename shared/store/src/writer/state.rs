@@ -175,17 +175,22 @@ impl Batch {
         for row in rows {
             let (id, state) = read_mailbox(row)?;
             // What the batch knows is newer.
-            self.mailboxes.entry(id).or_insert(state);
+            if !self.mailboxes.contains_key(&id) {
+                self.enter(id, state);
+            }
         }
         Ok(())
     }
 
+    /// Takes note of a mailbox.
+    pub(super) fn enter(&mut self, id: MailboxId, state: MailboxState) {
+        self.names.insert((state.account, state.name.clone()), id);
+        self.mailboxes.insert(id, state);
+    }
+
     /// The mailbox of that name, among those that were read.
     pub(super) fn named(&self, account: AccountId, name: &str) -> Option<MailboxId> {
-        self.mailboxes
-            .iter()
-            .find(|(_, state)| state.account == account && state.name == name)
-            .map(|(id, _)| *id)
+        self.names.get(&(account, name.to_owned())).copied()
     }
 
     /// Notes that a mailbox was changed, with the modseq of the change.
