@@ -65,14 +65,18 @@ impl Client {
         let first = kept.map(|link| self.attempt(link, trace, request));
         let answered = match first {
             Some(Ok(answered)) => Ok(answered),
+            // A daemon that is there and slow is not asked twice.
+            Some(Err(error)) if is_late(&error) => Err(error),
             // The kept connection may have been closed long ago.
             Some(Err(_)) | None => self
                 .connect()
                 .and_then(|link| self.attempt(link, trace, request)),
         };
         let (link, answer) = answered.map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Timeout(self.server),
-            io::ErrorKind::InvalidData => CallError::Protocol(self.server, error.to_string()),
+            _ if is_late(&error) => CallError::Timeout(self.server),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                CallError::Protocol(self.server, error.to_string())
+            }
             _ => CallError::Lost(self.server),
         })?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +125,8 @@ impl Client {
         trace: TraceId,
         request: &O,
     ) -> io::Result<(Link, Incoming)> {
-        let octets = postcard::to_extend(request, vec![0; HEADER]).map_err(io::Error::other)?;
+        let octets = postcard::to_extend(request, vec![0; HEADER])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let id = link.next;
         link.next += 1;
         let wait = u32::try_from(DEADLINE.as_millis()).unwrap_or(u32::MAX);
@@ -141,6 +146,13 @@ impl Client {
             }
         }
     }
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }
 
 impl Link {

@@ -2,6 +2,7 @@
 
 use crate::frame::{HEADER, Kind};
 use crate::hello::{Hello, VERSION, api_hash};
+use crate::operation::DROPPED;
 use crate::socket::{self, Assembler, Incoming, Outgoing};
 use crate::{Event, Fault, FaultKind, Operation};
 use bytes::Bytes;
@@ -34,7 +35,7 @@ impl Default for ClientOptions {
         Self {
             window: 512,
             deadline: Duration::from_secs(30),
-            backoff: (Duration::from_millis(5), Duration::from_secs(1)),
+            backoff: (Duration::from_millis(5), Duration::from_millis(250)),
         }
     }
 }
@@ -93,6 +94,8 @@ struct Pending {
     idempotent: bool,
     /// The connection on which it was sent, 0 for none yet.
     sent: u64,
+    /// How many connections have broken with it under way.
+    losses: u32,
     reply: oneshot::Sender<Result<Incoming, CallError>>,
 }
 
@@ -110,10 +113,15 @@ struct Shared {
     events: broadcast::Sender<Notice>,
 }
 
+/// A call that was under way on so many broken connections is not sent again: it may be what breaks them.
+const LOSSES: u32 = 8;
+/// A connection that stood this long was a good one: the next is tried without a longer pause.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// What an event stream is made of, before it has a type.
 #[derive(Clone, Debug)]
 enum Notice {
-    Connected,
+    Resync,
     Event(u16, Bytes),
 }
 
@@ -231,6 +239,7 @@ impl Client {
             descriptors: Arc::new(descriptors),
             idempotent: O::IDEMPOTENT,
             sent: 0,
+            losses: 0,
             reply,
         };
         shared.pending().insert(id, call);
@@ -279,7 +288,7 @@ pub struct Events<E> {
 /// What comes out of [`Events`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard<E> {
-    /// Events may have been missed: the connection is new (subscribe again), or the reader was slow. Compare states.
+    /// Events may have been missed: the connection is new (subscribe again), or this end was slow. Compare states.
     Resync,
     /// An event.
     Event(E),
@@ -290,7 +299,7 @@ impl<E: Event> Events<E> {
     pub async fn next(&mut self) -> Option<Heard<E>> {
         loop {
             match self.notices.recv().await {
-                Ok(Notice::Connected) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                Ok(Notice::Resync) | Err(broadcast::error::RecvError::Lagged(_)) => {
                     return Some(Heard::Resync);
                 }
                 Ok(Notice::Event(code, payload)) if code == E::CODE => {
@@ -330,11 +339,13 @@ impl Shared {
     /// After a connection broke: what was sent and may not be sent twice has failed.
     fn fail_lost(&self) {
         let mut pending = self.pending();
-        let lost: Vec<u64> = pending
-            .iter()
-            .filter(|(_, call)| call.sent != 0 && !call.idempotent)
-            .map(|(id, _)| *id)
-            .collect();
+        let mut lost = Vec::new();
+        for (id, call) in pending.iter_mut().filter(|(_, call)| call.sent != 0) {
+            call.losses += 1;
+            if !call.idempotent || call.losses >= LOSSES {
+                lost.push(*id);
+            }
+        }
         for call in lost.iter().filter_map(|id| pending.remove(id)) {
             let _ = call.reply.send(Err(CallError::Lost(self.server)));
         }
@@ -347,6 +358,9 @@ impl Shared {
                 if let Some(call) = self.pending().remove(&incoming.header.id) {
                     let _ = call.reply.send(Ok(incoming));
                 }
+            }
+            Kind::Event if incoming.header.operation == DROPPED => {
+                let _ = self.events.send(Notice::Resync);
             }
             Kind::Event => {
                 let _ = self.events.send(Notice::Event(
@@ -368,12 +382,16 @@ async fn keep(shared: Arc<Shared>, mut queued: mpsc::UnboundedReceiver<u64>) {
         match connect(&shared).await {
             Ok((stream, assembler)) => {
                 tracing::debug!(peer = %shared.server, "connected");
-                (pause, told) = (least, false);
+                let began = Instant::now();
+                told = false;
                 shared.connected.send_replace(true);
-                let _ = shared.events.send(Notice::Connected);
+                let _ = shared.events.send(Notice::Resync);
                 let ended = converse(&shared, &stream, assembler, &mut queued, connection).await;
                 shared.connected.send_replace(false);
                 shared.fail_lost();
+                if began.elapsed() > STEADY {
+                    pause = least;
+                }
                 if let Err(error) = ended {
                     tracing::warn!(peer = %shared.server, %error, "the connection broke");
                 }
@@ -402,15 +420,7 @@ async fn connect(shared: &Shared) -> io::Result<(UnixStream, Assembler)> {
         role: shared.caller,
     };
     let octets = socket::frame(Kind::Hello, 0, 0, TraceId(0), 0, &hello)?;
-    let descriptors = Arc::default();
-    socket::write(
-        &stream,
-        &mut vec![Outgoing {
-            octets: octets.into(),
-            descriptors,
-        }],
-    )
-    .await?;
+    socket::write(&stream, &mut vec![Outgoing::plain(octets)]).await?;
     let mut assembler = Assembler::default();
     let answer = timeout(Duration::from_secs(5), first(&stream, &mut assembler)).await??;
     match answer.header.kind {

@@ -155,3 +155,75 @@ impl Header {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> impl Strategy<Value = Header> {
+        let kinds = [
+            Kind::Hello,
+            Kind::Call,
+            Kind::Reply,
+            Kind::Fault,
+            Kind::Event,
+        ];
+        (
+            0..=u32::try_from(MAX_PAYLOAD).unwrap(),
+            any::<u16>(),
+            proptest::sample::select(kinds.to_vec()),
+            0..=MAX_DESCRIPTORS,
+            any::<(u64, u64, u32)>(),
+        )
+            .prop_map(
+                |(len, operation, kind, descriptors, (id, trace, deadline_ms))| Header {
+                    len,
+                    operation,
+                    kind,
+                    descriptors,
+                    id,
+                    trace: TraceId(trace),
+                    deadline_ms,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(header in header()) {
+            prop_assert_eq!(Header::decode(&header.encode()), Ok(Some(header)));
+        }
+
+        #[test]
+        fn octets_are_a_header_that_encodes_to_them_or_an_error(octets: [u8; HEADER], kind in 0_u8..8) {
+            let mut octets = octets;
+            octets[3] = 0;
+            octets[6] = kind;
+            octets[7] %= 6;
+            octets[28..].fill(0);
+            match Header::decode(&octets) {
+                Ok(header) => prop_assert_eq!(header.unwrap().encode(), octets),
+                Err(FrameError::TooLong(len)) => prop_assert!(len as usize > MAX_PAYLOAD),
+                Err(FrameError::Kind(code)) => prop_assert_eq!(code, kind),
+                Err(FrameError::Descriptors(count)) => prop_assert_eq!(count, 5),
+                Err(FrameError::Reserved) => prop_assert!(false),
+            }
+        }
+
+        #[test]
+        fn a_part_of_a_header_is_waited_for(header in header(), len in 0..HEADER) {
+            prop_assert_eq!(Header::decode(&header.encode()[..len]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn reserved_octets_are_zero() {
+        let mut octets = [0; HEADER];
+        octets[6] = 2;
+        assert!(Header::decode(&octets).unwrap().is_some());
+        octets[HEADER - 1] = 1;
+        assert_eq!(Header::decode(&octets), Err(FrameError::Reserved));
+    }
+}

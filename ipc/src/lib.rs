@@ -16,6 +16,7 @@ pub mod api;
 pub mod blocking;
 mod client;
 pub mod frame;
+pub mod fuzz;
 mod hello;
 mod operation;
 mod server;

@@ -23,6 +23,9 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
 }
 
+/// The event by which a server says that it dropped events for want of room. Its payload is empty.
+pub(crate) const DROPPED: u16 = u16::MAX;
+
 /// Makes a struct an [`Operation`]: `operation!(Commit = 3, idempotent -> Committed);`, or `once` instead of
 /// `idempotent` for what must not be sent again.
 #[macro_export]

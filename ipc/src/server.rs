@@ -3,18 +3,20 @@
 use crate::client::first;
 use crate::frame::{HEADER, Kind};
 use crate::hello::{Hello, VERSION, api_hash};
+use crate::operation::DROPPED;
 use crate::socket::{self, Assembler, Incoming, Outgoing};
 use crate::{Event, Fault, FaultKind, Operation, topology};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use types::{Role, TraceId};
 
@@ -42,7 +44,7 @@ impl Default for ServerOptions {
 /// Who may claim which role.
 #[derive(Clone, Debug)]
 pub enum Users {
-    /// All daemons run as one user: a peer must have our own uid.
+    /// All daemons run as one user: a peer must have our own uid; the tool may also be root.
     Single,
     /// Each role has a uid of its own, by topology; the tool is root.
     Separate(HashMap<Role, u32>),
@@ -51,7 +53,9 @@ pub enum Users {
 impl Users {
     fn allow(&self, role: Role, uid: u32) -> bool {
         match self {
-            Self::Single => uid == rustix::process::geteuid().as_raw(),
+            Self::Single => {
+                uid == rustix::process::geteuid().as_raw() || role == Role::Posthouse && uid == 0
+            }
             Self::Separate(_) if role == Role::Posthouse => uid == 0,
             Self::Separate(uids) => uids.get(&role) == Some(&uid),
         }
@@ -102,7 +106,14 @@ impl Context {
 pub struct Connection {
     id: u64,
     out: mpsc::Sender<Outgoing>,
-    open: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: AtomicBool,
+    /// Events were dropped, and the peer does not know it yet.
+    dropped: AtomicBool,
 }
 
 impl Connection {
@@ -113,16 +124,16 @@ impl Connection {
 
     /// Whether the peer is still there.
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.state.open.load(Ordering::Relaxed)
     }
 
-    /// Sends an event if there is room; `false` when the peer is gone. One that does not fit is dropped: a hint.
+    /// Sends an event if there is room; `false` when the peer is gone. One that does not fit is dropped: it is a hint.
+    /// The peer then hears [`crate::Heard::Resync`] as soon as it reads again.
     pub fn notify<E: Event>(&self, event: &E) -> bool {
-        if let Ok(octets) = socket::frame(Kind::Event, E::CODE, 0, TraceId(0), 0, event) {
-            let _ = self.out.try_send(Outgoing {
-                octets: octets.into(),
-                descriptors: Arc::default(),
-            });
+        let sent = socket::frame(Kind::Event, E::CODE, 0, TraceId(0), 0, event)
+            .is_ok_and(|octets| self.out.try_send(Outgoing::plain(octets)).is_ok());
+        if !sent {
+            self.state.dropped.store(true, Ordering::Release);
         }
         self.is_open()
     }
@@ -248,12 +259,15 @@ struct Server {
 impl Server {
     async fn converse(self: Arc<Self>, stream: UnixStream, connection: u64) {
         let mut assembler = Assembler::default();
-        let peer = match timeout(
-            Duration::from_secs(5),
-            self.greet(&stream, &mut assembler, connection),
-        )
-        .await
-        {
+        let mut stop = self.stop.clone();
+        let greeted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            greeted = timeout(
+                Duration::from_secs(5),
+                self.greet(&stream, &mut assembler, connection),
+            ) => greeted,
+        };
+        let peer = match greeted {
             Ok(Ok(peer)) => peer,
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
             Ok(Err(error)) => {
@@ -267,24 +281,27 @@ impl Server {
         };
         let (out, mut outgoing) =
             mpsc::channel::<Outgoing>(self.options.events + self.options.window);
-        let open = Arc::new(AtomicBool::new(true));
+        let state = Arc::new(State {
+            open: AtomicBool::new(true),
+            dropped: AtomicBool::new(false),
+        });
         let link = Connection {
             id: connection,
             out,
-            open: Arc::clone(&open),
+            state: Arc::clone(&state),
         };
-        let write = async {
-            let mut frames = Vec::new();
-            while outgoing.recv_many(&mut frames, 64).await > 0 {
-                socket::write(&stream, &mut frames).await?;
-            }
-            io::Result::Ok(())
+        let last = Notify::new();
+        let read = async {
+            self.read(&stream, assembler, peer, link).await?;
+            // All calls are answered; the writer ends when it has written the answers.
+            last.notify_one();
+            std::future::pending::<io::Result<()>>().await
         };
         let ended = tokio::select! {
-            ended = self.read(&stream, assembler, peer, link) => ended,
-            ended = write => ended,
+            ended = read => ended,
+            ended = write(&stream, &mut outgoing, &state, &last) => ended,
         };
-        open.store(false, Ordering::Relaxed);
+        state.open.store(false, Ordering::Relaxed);
         for closed in &self.router.closed {
             closed(peer);
         }
@@ -306,9 +323,14 @@ impl Server {
         connection: u64,
     ) -> io::Result<Peer> {
         let incoming = first(stream, assembler).await?;
-        let hello: Hello = postcard::from_bytes(&incoming.payload).map_err(io::Error::other)?;
         let credentials = stream.peer_cred()?;
         let role = self.router.role;
+        // The version stands first, so that it can be read whatever follows.
+        let hello: Hello = postcard::from_bytes(&incoming.payload).unwrap_or(Hello {
+            version: postcard::take_from_bytes(&incoming.payload).map_or(0, |(version, _)| version),
+            api: 0,
+            role: Role::Posthouse,
+        });
         let refusal = if incoming.header.kind != Kind::Hello || hello.version != VERSION {
             Some(format!(
                 "speaks version {} of the protocol, not {VERSION}",
@@ -339,18 +361,18 @@ impl Server {
             send(stream, octets).await?;
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        let hello = Hello {
+        let answer = Hello {
             version: VERSION,
             api: api_hash(role),
             role,
         };
         send(
             stream,
-            socket::frame(Kind::Hello, 0, 0, TraceId(0), 0, &hello)?,
+            socket::frame(Kind::Hello, 0, 0, TraceId(0), 0, &answer)?,
         )
         .await?;
         Ok(Peer {
-            role: hello_role(&incoming)?,
+            role: hello.role,
             uid: credentials.uid(),
             pid: credentials.pid().unwrap_or(0),
             connection,
@@ -396,9 +418,6 @@ impl Server {
         // Calls under way are answered before the connection ends.
         let all = u32::try_from(self.options.window).unwrap_or(u32::MAX);
         let _ = window.acquire_many(all).await;
-        while link.out.capacity() < link.out.max_capacity() && link.is_open() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
         Ok(())
     }
 
@@ -428,19 +447,16 @@ impl Server {
                     format!("{} may not call {name}", peer.role),
                 ))
             }
-            Some((name, handler)) => {
-                // A task of its own, so that a defect in one handler ends one call and not the connection.
-                match tokio::spawn(handler(context, incoming.payload)).await {
-                    Ok(answer) => answer,
-                    Err(error) => {
-                        tracing::error!(operation = name, %error, trace = %header.trace, "a handler failed");
-                        Err(Fault::new(
-                            FaultKind::Internal,
-                            format!("{name} failed; the log says more"),
-                        ))
-                    }
+            Some((name, handler)) => match settle(handler(context, incoming.payload)).await {
+                Ok(answer) => answer,
+                Err(defect) => {
+                    tracing::error!(operation = name, defect, trace = %header.trace, "a handler failed");
+                    Err(Fault::new(
+                        FaultKind::Internal,
+                        format!("{name} failed; the log says more"),
+                    ))
                 }
-            }
+            },
         };
         let descriptors =
             std::mem::take(&mut *reply.lock().unwrap_or_else(PoisonError::into_inner));
@@ -489,19 +505,61 @@ impl Server {
     }
 }
 
-fn hello_role(incoming: &Incoming) -> io::Result<Role> {
-    postcard::from_bytes::<Hello>(&incoming.payload)
-        .map(|hello| hello.role)
-        .map_err(io::Error::other)
+/// Writes answers and events as they come, until `last` says that there will be no more answers.
+async fn write(
+    stream: &UnixStream,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    state: &State,
+    last: &Notify,
+) -> io::Result<()> {
+    let mut frames = Vec::new();
+    loop {
+        let more = tokio::select! {
+            biased;
+            more = outgoing.recv_many(&mut frames, 64) => more,
+            () = last.notified() => {
+                outgoing.close();
+                while outgoing.recv_many(&mut frames, 64).await > 0 {
+                    socket::write(stream, &mut frames).await?;
+                }
+                return Ok(());
+            }
+        };
+        if more == 0 {
+            return Ok(());
+        }
+        socket::write(stream, &mut frames).await?;
+        if outgoing.is_empty() && state.dropped.swap(false, Ordering::Acquire) {
+            frames.push(Outgoing::plain(socket::frame(
+                Kind::Event,
+                DROPPED,
+                0,
+                TraceId(0),
+                0,
+                &(),
+            )?));
+            socket::write(stream, &mut frames).await?;
+        }
+    }
+}
+
+/// Runs a handler to its end. A defect in it ends its call, not the connection with all the others.
+async fn settle(
+    mut handler: Pin<Box<dyn Future<Output = Answer> + Send>>,
+) -> Result<Answer, String> {
+    std::future::poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                std::task::Poll::Ready(Err(text.unwrap_or("panic").to_owned()))
+            }
+        },
+    )
+    .await
 }
 
 async fn send(stream: &UnixStream, octets: Vec<u8>) -> io::Result<()> {
-    socket::write(
-        stream,
-        &mut vec![Outgoing {
-            octets: octets.into(),
-            descriptors: Arc::default(),
-        }],
-    )
-    .await
+    socket::write(stream, &mut vec![Outgoing::plain(octets)]).await
 }

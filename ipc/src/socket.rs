@@ -1,6 +1,6 @@
 //! A Unix stream whose octets carry descriptors (SCM_RIGHTS), on tokio and in blocking form.
 
-use crate::frame::{FrameError, HEADER, Header, Kind, MAX_DESCRIPTORS};
+use crate::frame::{FrameError, HEADER, Header, Kind, MAX_DESCRIPTORS, MAX_PAYLOAD};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -21,6 +21,16 @@ const KEEP: usize = 128 * 1024;
 pub(crate) struct Outgoing {
     pub(crate) octets: bytes::Bytes,
     pub(crate) descriptors: std::sync::Arc<Vec<OwnedFd>>,
+}
+
+impl Outgoing {
+    /// Without descriptors.
+    pub(crate) fn plain(octets: Vec<u8>) -> Self {
+        Self {
+            octets: octets.into(),
+            descriptors: std::sync::Arc::default(),
+        }
+    }
 }
 
 /// A frame that came in.
@@ -55,11 +65,12 @@ pub(crate) fn seal(
     descriptors: u8,
 ) -> io::Result<Vec<u8>> {
     let len = u32::try_from(octets.len().saturating_sub(HEADER)).unwrap_or(u32::MAX);
-    if len as usize > crate::frame::MAX_PAYLOAD {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            FrameError::TooLong(len),
-        ));
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    if len as usize > MAX_PAYLOAD {
+        return Err(invalid(FrameError::TooLong(len)));
+    }
+    if descriptors > MAX_DESCRIPTORS {
+        return Err(invalid(FrameError::Descriptors(descriptors)));
     }
     let header = Header {
         len,
@@ -135,15 +146,29 @@ impl Assembler {
         self.buffer.get(self.taken..self.filled).unwrap_or_default()
     }
 
+    /// Takes octets as if they had been read.
+    pub(crate) fn feed(&mut self, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            self.make_room();
+            let free = self.buffer.get_mut(self.filled..).unwrap_or_default();
+            let (now, later) = octets.split_at(free.len().min(octets.len()));
+            for (slot, octet) in free.iter_mut().zip(now) {
+                *slot = *octet;
+            }
+            self.filled += now.len();
+            octets = later;
+        }
+    }
+
     /// The next whole frame.
     pub(crate) fn next(&mut self) -> Result<Option<Incoming>, FrameError> {
         let pending = self.pending();
         let Some(header) = Header::decode(pending)? else {
-            return Ok(None);
+            return self.incomplete();
         };
         let end = HEADER + header.len as usize;
         let Some(payload) = pending.get(HEADER..end).map(<[u8]>::to_vec) else {
-            return Ok(None);
+            return self.incomplete();
         };
         let count = usize::from(header.descriptors);
         if self.descriptors.len() < count {
@@ -156,6 +181,18 @@ impl Assembler {
             payload,
             descriptors,
         }))
+    }
+
+    /// Descriptors come with the first octet of their frame (unix(7)): between frames none are left, and in a frame at
+    /// most its own. What was sent beyond that is closed, so that a peer cannot use up our table.
+    fn incomplete(&mut self) -> Result<Option<Incoming>, FrameError> {
+        if self.pending().is_empty() {
+            self.descriptors.clear();
+        }
+        match u8::try_from(self.descriptors.len()) {
+            Ok(count) if count <= MAX_DESCRIPTORS => Ok(None),
+            beyond => Err(FrameError::Descriptors(beyond.unwrap_or(u8::MAX))),
+        }
     }
 }
 
@@ -224,4 +261,121 @@ pub(crate) async fn read(
         .async_io(Interest::READABLE, || assembler.receive(stream))
         .await?
         > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::net::UnixStream;
+
+    fn call(payload: &[u8], id: u64, descriptors: u8) -> Vec<u8> {
+        let octets = [&[0; HEADER], payload].concat();
+        seal(octets, Kind::Call, 7, id, TraceId(9), 1000, descriptors).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn frames_come_whole_however_they_are_cut(
+            sizes in proptest::collection::vec(0_usize..100_000, 1..8),
+            cuts in proptest::collection::vec(1_usize..70_000, 1..8),
+        ) {
+            let payloads: Vec<Vec<u8>> =
+                sizes.iter().enumerate().map(|(at, size)| vec![at as u8 + 1; *size]).collect();
+            let octets: Vec<u8> = payloads
+                .iter()
+                .enumerate()
+                .flat_map(|(at, payload)| call(payload, at as u64, 0))
+                .collect();
+            let mut assembler = Assembler::default();
+            let (mut left, mut cut, mut came) = (octets.as_slice(), cuts.iter().cycle(), Vec::new());
+            while !left.is_empty() {
+                let (now, later) = left.split_at(left.len().min(*cut.next().unwrap()));
+                assembler.feed(now);
+                while let Some(frame) = assembler.next().unwrap() {
+                    prop_assert_eq!(frame.header.id, came.len() as u64);
+                    came.push(frame.payload);
+                }
+                left = later;
+            }
+            prop_assert_eq!(came, payloads);
+        }
+    }
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    /// Sends octets with so many descriptors, and reads them.
+    fn pass(
+        pair: &(UnixStream, UnixStream),
+        assembler: &mut Assembler,
+        octets: &[u8],
+        descriptors: usize,
+    ) {
+        let descriptors: Vec<OwnedFd> = (0..descriptors).map(|_| null()).collect();
+        assert_eq!(send(&pair.0, octets, &descriptors).unwrap(), octets.len());
+        assert_eq!(assembler.receive(&pair.1).unwrap(), octets.len());
+    }
+
+    #[test]
+    fn descriptors_stay_with_their_frames() {
+        let pair = UnixStream::pair().unwrap();
+        let mut assembler = Assembler::default();
+        let octets = [call(b"a", 1, 2), call(b"b", 2, 0)].concat();
+        pass(&pair, &mut assembler, &octets, 2);
+        let counts = [(); 2].map(|()| assembler.next().unwrap().unwrap().descriptors.len());
+        assert_eq!(counts, [2, 0]);
+        assert!(assembler.next().unwrap().is_none());
+    }
+
+    #[test]
+    fn descriptors_that_nobody_announced_are_closed() {
+        let pair = UnixStream::pair().unwrap();
+        let mut assembler = Assembler::default();
+        pass(&pair, &mut assembler, &call(b"a", 1, 1), 4);
+        assert_eq!(assembler.next().unwrap().unwrap().descriptors.len(), 1);
+        assert!(assembler.next().unwrap().is_none());
+        assert!(assembler.descriptors.is_empty());
+        // The next frame gets its own and not a leftover.
+        pass(&pair, &mut assembler, &call(b"a", 2, 1), 1);
+        assert_eq!(assembler.next().unwrap().unwrap().descriptors.len(), 1);
+    }
+
+    #[test]
+    fn descriptors_cannot_be_heaped_up_in_one_frame() {
+        let pair = UnixStream::pair().unwrap();
+        let mut assembler = Assembler::default();
+        let octets = call(&[0; 100], 1, 4);
+        pass(&pair, &mut assembler, octets.get(..40).unwrap(), 4);
+        assert!(assembler.next().unwrap().is_none());
+        pass(&pair, &mut assembler, octets.get(40..41).unwrap(), 4);
+        assert_eq!(assembler.next().unwrap_err(), FrameError::Descriptors(8));
+    }
+
+    #[test]
+    fn announced_descriptors_must_come() {
+        let pair = UnixStream::pair().unwrap();
+        let mut assembler = Assembler::default();
+        pass(&pair, &mut assembler, &call(b"a", 1, 2), 1);
+        assert_eq!(assembler.next().unwrap_err(), FrameError::Descriptors(2));
+    }
+
+    #[test]
+    fn what_comes_in_is_closed_on_exec() {
+        let pair = UnixStream::pair().unwrap();
+        let mut assembler = Assembler::default();
+        pass(&pair, &mut assembler, &call(b"a", 1, 1), 1);
+        let frame = assembler.next().unwrap().unwrap();
+        let flags = rustix::io::fcntl_getfd(frame.descriptors.first().unwrap()).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn more_descriptors_than_fit_are_refused_before_they_are_sent() {
+        let octets = vec![0; HEADER];
+        assert!(seal(octets, Kind::Call, 7, 1, TraceId(9), 0, MAX_DESCRIPTORS + 1).is_err());
+    }
 }

@@ -233,6 +233,220 @@ async fn the_blocking_client_calls_and_calls_again() {
     assert!(call(client).await.unwrap().unwrap());
 }
 
+/// Serves MacVerify slowly: each call waits for a word.
+fn held(word: &Arc<tokio::sync::Semaphore>) -> Router {
+    let word = Arc::clone(word);
+    Router::new(Role::Keyd).on(move |_, request: keyd::MacVerify| {
+        let word = Arc::clone(&word);
+        async move {
+            word.acquire().await.unwrap().forget();
+            Ok(request.data.is_empty())
+        }
+    })
+}
+
+#[tokio::test]
+async fn calls_under_way_are_answered_before_a_server_ends() {
+    let socket = Socket::new("drain");
+    let word = Arc::new(tokio::sync::Semaphore::new(0));
+    let (stop, task) = socket.serve(held(&word));
+    let client = socket.client(Role::Stored, Role::Keyd);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let client = client.clone();
+        calls.spawn(async move { client.call(TraceId(1), &question(&[1; 30_000])).await });
+    }
+    assert!(client.ready(Duration::from_secs(5)).await);
+    // One answer shows that the server has the calls; those behind it are in the same socket.
+    word.add_permits(1);
+    assert!(!calls.join_next().await.unwrap().unwrap().unwrap());
+    stop.send(true).unwrap();
+    word.add_permits(1000);
+    task.await.unwrap();
+    let mut answered = 1;
+    // What was not read before the end waits for the next server.
+    let (_stop, _task) = socket.serve(held(&word));
+    while let Some(call) = calls.join_next().await {
+        assert!(!call.unwrap().unwrap());
+        answered += 1;
+    }
+    assert_eq!(answered, 200);
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_wait_gets_a_timeout_and_the_next_call_works() {
+    let socket = Socket::new("timeout");
+    let word = Arc::new(tokio::sync::Semaphore::new(0));
+    let (_stop, _task) = socket.serve(held(&word));
+    let client = socket.client(Role::Stored, Role::Keyd);
+    let late = client
+        .call_with(
+            TraceId(1),
+            &question(b""),
+            vec![],
+            Duration::from_millis(30),
+        )
+        .await;
+    assert!(matches!(late, Err(CallError::Timeout(Role::Keyd))));
+    word.add_permits(2);
+    assert!(client.call(TraceId(1), &question(b"")).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_may_not_be_done_twice_is_lost_and_not_repeated() {
+    let socket = Socket::new("lost");
+    let calls = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&calls);
+    let router = Router::new(Role::Queued).on(move |_, _: queued::OpenSpool| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<Result<_, Fault>>()
+    });
+    let (_stop, task) = socket.serve(router);
+    let client = socket.client(Role::Smtpd, Role::Queued);
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move {
+            client
+                .call(TraceId(1), &queued::OpenSpool { expected: 1 })
+                .await
+        }
+    });
+    while calls.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    task.abort();
+    assert!(matches!(
+        call.await.unwrap(),
+        Err(CallError::Lost(Role::Queued))
+    ));
+}
+
+#[tokio::test]
+async fn a_call_that_breaks_each_connection_is_given_up() {
+    let socket = Socket::new("poison");
+    let listener = UnixListener::bind(&socket.0).unwrap();
+    let seen = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&seen);
+    // Each connection is served until the call is there, and ends then.
+    tokio::spawn(async move {
+        loop {
+            let word = Arc::new(tokio::sync::Semaphore::new(0));
+            let (stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("ipc-{}-poison-in", std::process::id()));
+            let _ = std::fs::remove_file(&path);
+            let inner = UnixListener::bind(&path).unwrap();
+            let (_stop, stopping) = watch::channel(false);
+            let server = tokio::spawn(held(&word).serve(
+                inner,
+                Users::Single,
+                ServerOptions::default(),
+                stopping,
+            ));
+            let mut behind = tokio::net::UnixStream::connect(&path).await.unwrap();
+            let mut front = stream;
+            // Hello both ways, the call, and then nothing comes back: cut it off.
+            let copy = tokio::io::copy_bidirectional(&mut front, &mut behind);
+            let _ = tokio::time::timeout(Duration::from_millis(20), copy).await;
+            server.abort();
+            let _ = std::fs::remove_file(path);
+        }
+    });
+    let client = socket.client(Role::Stored, Role::Keyd);
+    let given_up = client.call(TraceId(1), &question(b"")).await;
+    assert!(
+        matches!(given_up, Err(CallError::Lost(Role::Keyd))),
+        "{given_up:?}"
+    );
+    assert!(seen.load(Ordering::Relaxed) >= 8);
+}
+
+#[tokio::test]
+async fn too_many_descriptors_are_an_error_of_their_call() {
+    let socket = Socket::new("five");
+    let (_stop, _task) = socket.serve(verifier(Arc::default()));
+    let client = socket.client(Role::Stored, Role::Keyd);
+    let five = (0..5).map(|_| std::fs::File::open("/dev/null").unwrap().into());
+    let refused = client
+        .call_with(
+            TraceId(1),
+            &question(b""),
+            five.collect(),
+            Duration::from_secs(5),
+        )
+        .await;
+    assert!(matches!(refused, Err(CallError::Protocol(..))));
+    assert!(client.call(TraceId(1), &question(b"yes")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_too_slowly_hears_that_events_were_dropped() {
+    let socket = Socket::new("dropped");
+    let router =
+        Router::new(Role::Stored).on(|context: ipc::Context, _: stored::Subscribe| async move {
+            // No await in between: the writer has no turn, so most of these find no room.
+            for modseq in 0..20_000 {
+                let changed = stored::Changed {
+                    account: types::AccountId(7),
+                    modseq: types::ModSeq(modseq),
+                    mailboxes: vec![],
+                };
+                context.connection.notify(&changed);
+            }
+            Ok(())
+        });
+    let (_stop, _task) = socket.serve(router);
+    let client = socket.client(Role::Imapd, Role::Stored);
+    let mut events = client.events::<stored::Changed>();
+    assert_eq!(events.next().await, Some(Heard::Resync));
+    client.call(TraceId(1), &stored::Subscribe).await.unwrap();
+    let mut heard = 0;
+    while matches!(events.next().await, Some(Heard::Event(_))) {
+        heard += 1;
+    }
+    assert!(heard < 20_000);
+}
+
+#[tokio::test]
+async fn a_role_is_the_user_it_runs_as() {
+    let socket = Socket::new("users");
+    let listener = UnixListener::bind(&socket.0).unwrap();
+    let (_stop, stopping) = watch::channel(false);
+    let me = rustix::process::geteuid().as_raw();
+    let users = [(Role::Stored, me + 1), (Role::Queued, me)];
+    tokio::spawn(verifier(Arc::default()).serve(
+        listener,
+        Users::Separate(users.into()),
+        ServerOptions::default(),
+        stopping,
+    ));
+    let liar = socket.client(Role::Stored, Role::Keyd);
+    let honest = socket.client(Role::Queued, Role::Keyd);
+    assert!(honest.call(TraceId(1), &question(b"yes")).await.unwrap());
+    assert!(!liar.ready(Duration::from_millis(100)).await);
+    let tool = socket.client(Role::Posthouse, Role::Keyd);
+    assert_eq!(tool.ready(Duration::from_millis(100)).await, me == 0);
+}
+
+#[tokio::test]
+async fn octets_that_are_no_frames_end_their_connection_only() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let socket = Socket::new("noise");
+    let (_stop, _task) = socket.serve(verifier(Arc::default()));
+    for noise in [
+        &b"GET / HTTP/1.1\r\n\r\n GET / HTTP/1.1\r\n"[..],
+        &[0; 64],
+        &[255; 64],
+    ] {
+        let mut stream = tokio::net::UnixStream::connect(&socket.0).await.unwrap();
+        stream.write_all(noise).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+    let client = socket.client(Role::Stored, Role::Keyd);
+    assert!(client.call(TraceId(1), &question(b"yes")).await.unwrap());
+}
+
 /// Not a test but a measurement: `cargo test --release -p ipc --test calls -- --ignored --nocapture cost`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]

@@ -128,6 +128,7 @@ pub fn all() -> Vec<Target> {
         target("header", message::fuzz::header, seeds::mime, MIME),
         target("stored", message::fuzz::stored, seeds::stored, &[]),
         target("ipc-frame", ipc_frame, seeds::frames, &[]),
+        target("ipc-stream", ipc::fuzz::frames, seeds::frames, &[]),
         target("ipc-payload", ipc_payload, seeds::payloads, &[]),
         target("journal-scan", journal_scan, seeds::journal, &[]),
         target("journal-recovery", journal_recovery, seeds::journal, &[]),
