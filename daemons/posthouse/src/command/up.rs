@@ -235,14 +235,20 @@ impl Keeper {
     }
 
     fn say(&self, text: &str) {
-        eprintln!("{}{text}", self.prefix());
+        print(&self.prefix(), text);
     }
+}
+
+/// A log that cannot be written (the disk is full) must not end the suite, as `eprintln!` would.
+fn print(prefix: &str, line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{prefix}{line}");
 }
 
 async fn copy(pipe: impl tokio::io::AsyncRead + Unpin, prefix: String) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        eprintln!("{prefix}{line}");
+        print(&prefix, &line);
     }
 }
 
