@@ -75,7 +75,7 @@ pub(crate) fn identity(role: Role, suite: &Suite) -> Result<Identity, Failure> {
         UsersMode::Auto => own.is_some_and(|own| me == 0 || me == own.uid),
     };
     if !separate {
-        if me == 0 {
+        if me == 0 && suite.users == UsersMode::Auto {
             tracing::warn!(
                 "running as root: create the accounts of contrib/systemd/sysusers.d, or start as another user"
             );
