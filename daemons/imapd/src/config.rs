@@ -58,8 +58,11 @@ pub struct Config {
     pub login_s: u64,
     /// Seconds without a command before a session is closed; RFC 9051 5.4 asks for 1,800 at least. 1,860.
     pub idle_s: u64,
-    /// Seconds for the client to take what it is sent. 120.
+    /// Seconds for the client to take what it is sent, and to send the next piece of a message. 120.
     pub write_s: u64,
+    /// KiB of messages above 64 KiB that may be in memory at once, for all sessions; others wait up to
+    /// half a minute. 131,072.
+    pub large_kib: u32,
     /// Mailboxes whose view is kept for the next session after the last one has left. 64.
     pub warm_views: usize,
 }
@@ -91,6 +94,7 @@ impl Default for Config {
             login_s: 60,
             idle_s: 1860,
             write_s: 120,
+            large_kib: 131_072,
             warm_views: 64,
         }
     }

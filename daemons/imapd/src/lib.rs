@@ -137,6 +137,7 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         config: config.clone(),
         tls,
         connections: Arc::default(),
+        large: Arc::new(tokio::sync::Semaphore::new(config.large_kib.max(1) as usize)),
     });
     tokio::spawn(follow(stored, Arc::clone(&views)));
     let connections = Arc::clone(&service.connections);

@@ -28,6 +28,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 self.answer(&append.tag, "APPEND", Err(refused))
             }
             Ok(mailbox) => {
+                let large = literal.len > Body::INLINE_MAX as u64;
+                let room = if large {
+                    self.room(literal.len).await
+                } else {
+                    None
+                };
+                if large && room.is_none() {
+                    self.codec.refuse();
+                    let busy = "Too many large messages at once, try again later".to_owned();
+                    return self.answer(&append.tag, "APPEND", Err(Refused::No("LIMIT", busy)));
+                }
                 self.codec.accept();
                 if literal.synchronising {
                     put::continuation(&mut self.out, "Go on");

@@ -1,6 +1,6 @@
 //! STORE, COPY, MOVE, EXPUNGE.
 
-use crate::session::{Done, Session, done, put_fetch_flags};
+use crate::session::{Done, Session, done, put_fetch_flags, within};
 use imap::put::{self, Condition};
 use imap::{FlagAction, SequenceSet, Store};
 use ipc::api::stored::{FlagChange, Mutation, MutationResult};
@@ -57,11 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                     continue;
                 };
                 let row = fresh.position(shown.uid).and_then(|at| fresh.rows.get(at));
-                let Some(row) = row.filter(|row| {
-                    !modified
-                        .iter()
-                        .any(|(low, high)| (*low..=*high).contains(&row.uid))
-                }) else {
+                let Some(row) = row.filter(|row| !within(&modified, row.uid)) else {
                     continue;
                 };
                 if store.silent {
@@ -75,7 +71,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 }
             }
         }
-        self.tell(store.uid, &uids);
+        // What was not touched was changed by others: that is news.
+        let touched = self.chosen()?.shown.positions(&uids);
+        let rows = &self.chosen()?.shown.rows;
+        let touched = touched
+            .into_iter()
+            .filter_map(|at| rows.get(at))
+            .map(|row| row.uid);
+        let silent = imap::from_numbers(touched.filter(|uid| !within(&modified, *uid)));
+        self.tell(store.uid, &silent);
         self.flush_if_full().await?;
         if modified.is_empty() {
             return done("completed");

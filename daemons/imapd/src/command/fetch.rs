@@ -1,17 +1,37 @@
 //! FETCH. What the view knows is answered from memory; what messages are is read in sets and copied as it was stored.
 
-use super::section;
-use crate::session::{Done, Refused, Session, done, put_flags};
+use super::section::{self, Need};
+use crate::session::{Done, End, Refused, Session, done, put_flags};
 use crate::view::Row;
 use imap::{Fetch, FetchItem, put};
 use ipc::api::stored::{FlagChange, Mutation};
 use std::collections::HashMap;
-use store::{Content, ContentBody, SystemFlags, Wanted};
+use store::{Content, SystemFlags, Wanted};
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::ContentId;
 
-/// Messages read from the store at once, without and with their bodies.
-const SET: (usize, usize) = (512, 32);
+/// Messages read from the store at once: their descriptions; with their bodies.
+const DESCRIBED: usize = 512;
+const WHOLE: usize = 64;
+/// Octets of bodies read at once; larger ones do not lie in the database.
+const WHOLE_OCTETS: u64 = 2 << 20;
+
+type Positioned<'r> = (usize, &'r Row);
+
+/// As many of the first as may be read with their bodies at once: at least one.
+fn readable(rows: &[Positioned<'_>]) -> usize {
+    let mut octets = 0;
+    let fits = |(_, row): &&Positioned<'_>| {
+        octets += row.size.min(types::Body::INLINE_MAX as u64);
+        octets <= WHOLE_OCTETS
+    };
+    rows.iter()
+        .take(WHOLE)
+        .take_while(fits)
+        .count()
+        .max(1)
+        .min(rows.len())
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     pub(super) async fn fetch(&mut self, fetch: Fetch) -> Done {
@@ -34,18 +54,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         if fetch.uid && !items.contains(&FetchItem::Uid) {
             items.insert(0, FetchItem::Uid);
         }
-        if !read_only && items.iter().any(section::sets_seen) {
+        if !read_only && items.iter().any(FetchItem::sets_seen) {
             let changed = self.set_seen(&positions).await?;
             if changed && !items.contains(&FetchItem::Flags) {
                 // RFC 9051 6.4.5: the change is told with the rest
                 items.push(FetchItem::Flags);
             }
         }
-        let wanted = section::wanted(&items);
-        if wanted == Wanted::default() {
-            self.from_view(&positions, &items).await?;
-        } else {
-            self.from_store(&positions, &items, wanted).await?;
+        match section::need(&items) {
+            Need::View => self.from_view(&positions, &items).await?,
+            need => self.from_store(&positions, &items, need).await?,
         }
         self.tell(fetch.uid, &[]);
         done("completed")
@@ -109,50 +127,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         &mut self,
         positions: &[usize],
         items: &[FetchItem],
-        wanted: Wanted,
+        need: Need,
     ) -> Result<(), Refused> {
         let shown = self.chosen()?.shown.clone();
-        let account = self.account_id();
-        let mut missing = 0;
-        for part in positions.chunks(if wanted.body { SET.1 } else { SET.0 }) {
-            let rows: Vec<(usize, &Row)> = part
-                .iter()
-                .filter_map(|position| shown.rows.get(*position).map(|row| (*position, row)))
-                .collect();
-            let ids: Vec<ContentId> = rows.iter().map(|(_, row)| row.content).collect();
-            let mut contents: HashMap<ContentId, Content> = HashMap::with_capacity(ids.len());
-            let reader = self.service.reader.clone();
-            reader
-                .contents(account, &ids, wanted, |content| {
-                    drop(contents.insert(content.id, content))
-                })
-                .await?;
-            for (position, row) in rows {
-                let Some(content) = contents.get_mut(&row.content) else {
-                    // Expunged by another session, and the client does not know yet (RFC 2180 4.1).
-                    missing += 1;
-                    continue;
-                };
-                if let ContentBody::Outside { blob, .. } = content.body {
-                    content.body = ContentBody::Octets(reader.body(blob).await?);
-                }
-                let start = self.out.len();
-                put_head(&mut self.out, position);
-                let mut first = true;
-                for item in items {
-                    put_known(&mut self.out, &mut first, item, row);
-                }
-                if section::put_items(&mut self.out, &mut first, items, content).is_err() {
-                    self.out.truncate(start);
-                    tracing::error!(trace = %self.trace, content = %row.content, "a stored message is damaged");
-                    self.warn("A message is damaged and cannot be shown; posthouse fsck says more");
-                    continue;
-                }
-                put::text(&mut self.out, ")\r\n");
-                self.flush_if_full().await?;
+        let rows: Vec<Positioned<'_>> = positions
+            .iter()
+            .filter_map(|position| shown.rows.get(*position).map(|row| (*position, row)))
+            .collect();
+        let mut tally = Tally::default();
+        if need == Need::Text {
+            self.put_whole(&rows, items, &mut tally).await?;
+        } else {
+            for part in rows.chunks(DESCRIBED) {
+                let rest = self.put_described(part, items, need, &mut tally).await?;
+                self.put_whole(&rest, items, &mut tally).await?;
             }
         }
-        if missing > 0 {
+        if tally.unknown_encoding {
+            // RFC 9051 6.4.5
+            return Err(Refused::No(
+                "UNKNOWN-CTE",
+                "A part has an unknown encoding".to_owned(),
+            ));
+        }
+        if tally.gone {
             // RFC 5530 3
             return Err(Refused::No(
                 "EXPUNGEISSUED",
@@ -161,9 +159,127 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         }
         Ok(())
     }
+
+    async fn contents(
+        &self,
+        rows: &[Positioned<'_>],
+        wanted: Wanted,
+    ) -> Result<HashMap<ContentId, Content>, store::Error> {
+        let ids: Vec<ContentId> = rows.iter().map(|(_, row)| row.content).collect();
+        let mut contents = HashMap::with_capacity(ids.len());
+        let take = |content: Content| drop(contents.insert(content.id, content));
+        self.service
+            .reader
+            .contents(self.account_id(), &ids, wanted, take)
+            .await?;
+        Ok(contents)
+    }
+
+    /// Answers from the descriptions; gives back those messages for which they do not suffice.
+    async fn put_described<'r>(
+        &mut self,
+        rows: &[Positioned<'r>],
+        items: &[FetchItem],
+        need: Need,
+        tally: &mut Tally,
+    ) -> Result<Vec<Positioned<'r>>, Refused> {
+        let wanted = Wanted {
+            prefix: need == Need::Listed,
+            parsed: true,
+            body: false,
+        };
+        let contents = self.contents(rows, wanted).await?;
+        let mut rest = Vec::new();
+        for (position, row) in rows {
+            let Some(content) = contents.get(&row.content) else {
+                tally.gone = true;
+                continue;
+            };
+            match section::listed(items, content) {
+                Some(lines) => {
+                    self.put_one(*position, row, items, content, Some(lines), tally)
+                        .await?
+                }
+                None => rest.push((*position, *row)),
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Answers from the messages themselves.
+    async fn put_whole(
+        &mut self,
+        rows: &[Positioned<'_>],
+        items: &[FetchItem],
+        tally: &mut Tally,
+    ) -> Result<(), Refused> {
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at_checked(readable(rest)).unwrap_or_default();
+            rest = behind;
+            let contents = self
+                .contents(
+                    part,
+                    Wanted {
+                        prefix: true,
+                        parsed: true,
+                        body: true,
+                    },
+                )
+                .await?;
+            for (position, row) in part {
+                match contents.get(&row.content) {
+                    Some(content) => {
+                        self.put_one(*position, row, items, content, None, tally)
+                            .await?
+                    }
+                    // Expunged by another session, and the client does not know yet (RFC 2180 4.1).
+                    None => tally.gone = true,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_one(
+        &mut self,
+        position: usize,
+        row: &Row,
+        items: &[FetchItem],
+        content: &Content,
+        listed: Option<Vec<Vec<u8>>>,
+        tally: &mut Tally,
+    ) -> Result<(), Refused> {
+        let (start, sent) = (self.out.len(), self.sent);
+        put_head(&mut self.out, position);
+        let mut first = true;
+        for item in items {
+            put_known(&mut self.out, &mut first, item, row);
+        }
+        match self.put_message(&mut first, items, content, listed).await {
+            Ok(known) => tally.unknown_encoding |= !known,
+            // As long as nothing of it is on its way, the other messages can be shown.
+            Err(Refused::End(End::Damaged)) if self.sent == sent => {
+                self.out.truncate(start);
+                self.warn("A message is damaged and cannot be shown");
+                return Ok(());
+            }
+            Err(refused) => return Err(refused),
+        }
+        put::text(&mut self.out, ")\r\n");
+        self.flush_if_full().await?;
+        Ok(())
+    }
 }
 
-/// Which of the items need a message's text are told by [`section::wanted`]; the part of the answer that comes first.
+/// What went wrong with single messages.
+#[derive(Default)]
+struct Tally {
+    gone: bool,
+    unknown_encoding: bool,
+}
+
+/// The beginning of an answer.
 fn put_head(out: &mut Vec<u8>, position: usize) {
     put::text(out, "* ");
     put::number(out, position as u64 + 1);

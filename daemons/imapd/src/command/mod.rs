@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             }
             Command::Expunge => self.expunge(None).await,
             Command::UidExpunge(set) => self.expunge(Some(&set)).await,
-            Command::Search(search) => self.search(search).await,
+            Command::Search(search) => self.search(&search).await,
             Command::Fetch(fetch) => self.fetch(fetch).await,
             Command::Store(store) => self.store_flags(store).await,
             Command::Copy { uid, set, mailbox } => self.copy(uid, &set, &mailbox).await,

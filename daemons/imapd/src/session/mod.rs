@@ -3,7 +3,7 @@
 mod login;
 mod selected;
 
-pub use selected::{Selected, put_fetch_flags, put_flags};
+pub use selected::{Selected, put_fetch_flags, put_flags, within};
 
 use crate::config::{Config, TlsMode};
 use crate::limits::{Connections, Seat};
@@ -37,6 +37,8 @@ pub struct Service {
     pub tls: Option<TlsAcceptor>,
     /// Who is connected.
     pub connections: Arc<Connections>,
+    /// KiB of large messages that may be in memory.
+    pub large: Arc<tokio::sync::Semaphore>,
 }
 
 /// The listener through which the client came, and who it is.
@@ -59,6 +61,8 @@ pub enum End {
     Said(&'static str),
     /// The client is gone, or cannot be reached.
     Gone(&'static str),
+    /// A message cannot be read, and a part of the response is on its way.
+    Damaged,
 }
 
 /// How a command was answered, if it was not OK.
@@ -167,6 +171,8 @@ pub struct Session<S> {
     input: Vec<u8>,
     used: usize,
     pub(crate) out: Vec<u8>,
+    /// Octets that were sent before those in `out`, in the middle of commands.
+    pub(crate) sent: u64,
     pub(crate) codec: Codec,
     pub(crate) names: Names,
     pub(crate) condstore: bool,
@@ -208,6 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             input: Vec::new(),
             used: 0,
             out: Vec::new(),
+            sent: 0,
             codec: Codec::new(limits),
             names: Names::ModifiedUtf7,
             condstore: false,
@@ -236,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 reason
             }
             End::Gone(reason) => reason,
+            End::Damaged => "a message is damaged",
         };
         let account = self
             .account
@@ -427,7 +435,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
 
     fn patience(&self) -> Duration {
         let config = &self.service.config;
-        Duration::from_secs(if self.account.is_some() {
+        Duration::from_secs(if !self.message.is_empty() {
+            config.write_s.max(1)
+        } else if self.account.is_some() {
             config.idle_s.max(1)
         } else {
             config.login_s.max(1)
@@ -489,6 +499,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         }
     }
 
+    /// Waits until a message of that many octets may be in memory; `None` if that takes too long.
+    pub(crate) async fn room(&self, octets: u64) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let most = u64::from(self.service.config.large_kib.max(1));
+        let kib = u32::try_from(octets.div_ceil(1024).min(most)).unwrap_or(1);
+        let permits = Arc::clone(&self.service.large).acquire_many_owned(kib);
+        let limit = Duration::from_secs(30);
+        tokio::time::timeout(limit, permits).await.ok()?.ok()
+    }
+
     /// Sends when there is much: a slow client slows the command down, not the memory up.
     pub(crate) async fn flush_if_full(&mut self) -> Result<(), End> {
         if self.out.len() < 64 * 1024 {
@@ -496,6 +515,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         }
         let limit = Duration::from_secs(self.service.config.write_s.max(1));
         let sent = tokio::time::timeout(limit, self.wire.write_all(&self.out)).await;
+        self.sent += self.out.len() as u64;
         self.out.clear();
         match sent {
             Ok(Ok(())) => Ok(()),

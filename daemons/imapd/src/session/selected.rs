@@ -19,6 +19,12 @@ pub struct Selected {
     pub saved: Vec<u32>,
 }
 
+/// Whether ascending ranges have that number.
+pub fn within(ranges: &[(u32, u32)], number: u32) -> bool {
+    let at = ranges.partition_point(|(_, high)| *high < number);
+    ranges.get(at).is_some_and(|(low, _)| *low <= number)
+}
+
 /// How one message is shown in an unsolicited FETCH.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -176,13 +182,8 @@ impl Selected {
                 put::text(out, "* 0 RECENT\r\n");
             }
         }
-        let told = |uid: u32| {
-            silent
-                .iter()
-                .any(|(low, high)| (*low..=*high).contains(&uid))
-        };
         for (position, row) in changed {
-            if told(row.uid) {
+            if within(silent, row.uid) {
                 continue;
             }
             let before = if expunge {
