@@ -1,5 +1,6 @@
 """Suites for tests: one that a whole file shares, and as many of one's own as one likes."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "lib"))
 from suite import Suite  # noqa: E402
 
 _living = []
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,8 @@ def shared():
 @pytest.fixture
 def account(shared, request):
     """A new account in the shared suite."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name).strip("-").lower()[:50]
-    return shared.add_account(f"{name}@example.test")
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name).strip("-").lower()[:40].rstrip("-")
+    return shared.add_account(f"{name}-{next(_numbers)}@example.test")
 
 
 @pytest.fixture

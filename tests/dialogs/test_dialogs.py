@@ -83,10 +83,10 @@ class Dialog:
         pattern = self.fill(pattern)
         # The star of an untagged IMAP response stands for itself.
         expression, pattern = (r"\* ", pattern[2:]) if pattern.startswith("* ") else ("", pattern)
-        for part in re.split(r"(\*|<\w+>)", pattern):
+        for part in re.split(r"(\*|<[a-z]+>)", pattern):
             if part == "*":
                 expression += ".*"
-            elif re.fullmatch(r"<\w+>", part):
+            elif re.fullmatch(r"<[a-z]+>", part):
                 expression += rf"(?P<{part[1:-1]}>[^\s\]\)]+)"
             else:
                 expression += re.escape(part)
@@ -139,8 +139,10 @@ def test_dialog(shared, file):
             elif verb == "S+:":
                 said = []
                 while not said or not dialog.matches(rest, said[-1]):
-                    assert len(said) < 2000, "too many lines"
-                    said.append(dialog.line())
+                    try:
+                        said.append(dialog.line())
+                    except AssertionError as error:
+                        raise AssertionError(f"{error}; before that: {said[-10:]}") from None
             elif verb == "TLS":
                 dialog.tls()
             elif verb == "RECONNECT":

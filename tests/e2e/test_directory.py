@@ -174,7 +174,7 @@ def test_everything_can_be_listed_shown_and_removed(shared):
     user = shared.add_account("brief@short.test", "--display-name", "Brief Life")
     assert user in [a["name"] for a in shared.json("account", "list", "--domain", "short.test")]
     assert "Brief Life" in shared.run("account", "show", user).stdout
-    with pytest.raises(Failed, match="(?i)account"):
+    with pytest.raises(Failed, match="brief@short.test"):
         shared.run("domain", "remove", "short.test")
     shared.run("account", "remove", user)
     shared.run("domain", "remove", "short.test")
@@ -184,7 +184,7 @@ def test_everything_can_be_listed_shown_and_removed(shared):
 def test_mistakes_are_explained(shared):
     for arguments, word in [
         (("account", "add", "x@nowhere.test"), "nowhere.test"),
-        (("account", "add", "no-at-sign"), "no-at-sign"),
+        (("account", "add", "no-at-sign"), "local@domain"),
         (("account", "show", "missing@example.test"), "missing@example.test"),
         (("domain", "add", "bad domain"), "bad domain"),
         (("domain", "add", "example.test"), "example.test"),

@@ -104,8 +104,8 @@ class Load:
         found = collections.Counter()
         for person in recipients or self.recipients:
             client = (suite or self.suite).imap(person, password)
-            client.select("INBOX", readonly=True)
-            _, answers = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
+            _, (count,) = client.select("INBOX", readonly=True)
+            answers = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")[1] if count != b"0" else []
             for answer in answers:
                 if isinstance(answer, tuple):
                     found[re.search(rb"<(load-\d+)@", answer[1])[1].decode()] += 1

@@ -312,7 +312,10 @@ class Suite:
         """All messages of a mailbox, as octets."""
         client = self.imap(user, password)
         try:
-            client.select(mailbox, readonly=True)
+            status, (count,) = client.select(mailbox, readonly=True)
+            assert status == "OK", count
+            if count == b"0":
+                return []
             _, found = client.fetch("1:*", "(BODY.PEEK[])")
             return [item[1] for item in found if isinstance(item, tuple)]
         finally:
