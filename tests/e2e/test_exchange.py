@@ -3,9 +3,17 @@
 import dkim
 import pytest
 
+from reports import check_report
 from servers import Knot, zone
 from suite import Suite, body_of, free_port, message, wait_for
-from test_queue import check_report
+
+
+def verifies(mail, number, lookup):
+    """Whether an independent verifier accepts the signature."""
+    try:
+        return dkim.DKIM(mail).verify(idx=number, dnsfunc=lookup)
+    except dkim.ValidationError:
+        return False
 
 
 def dkim_record(suite, domain, selector, algorithm):
@@ -51,7 +59,7 @@ def pair():
 def _zone_line(made, domain):
     """What `dkim create` prints for the zone, as the zone file wants it."""
     name = made["name"].rstrip(".")
-    value = made["value"]
+    value = made["record"]
     pieces = " ".join(f'"{value[at:at + 200]}"' for at in range(0, len(value), 200))
     return f"{name}. TXT {pieces}"
 
@@ -70,10 +78,10 @@ def test_mail_goes_both_ways_and_its_signatures_verify(pair):
         signed = mail[mail.index(b"DKIM-Signature:"):]
         lookup = lambda name, timeout=5: knot.txt(name.decode() if isinstance(name, bytes) else name)
         for number in range(2):
-            assert dkim.DKIM(signed).verify(idx=number, dnsfunc=lookup), f"signature {number} of {mail[:800]!r}"
+            assert verifies(signed, number, lookup), f"signature {number} of {mail[:800]!r}"
         # And a changed mail does not verify.
         broken = signed.replace(b".dot", b".tod")
-        assert not dkim.DKIM(broken).verify(idx=0, dnsfunc=lookup)
+        assert not verifies(broken, 0, lookup)
         # Between servers TLS is used where it is offered (RFC 3207), and Received says so (RFC 3848).
         assert b"ESMTPS" in mail
 

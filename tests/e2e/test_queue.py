@@ -2,6 +2,7 @@
 
 import pytest
 
+from reports import check_report
 from servers import Knot, zone
 from suite import Failed, message, wait_for
 
@@ -77,20 +78,3 @@ def test_a_domain_that_is_not_there(away):
     submit(away, user, "someone@missing.away.example")
     (report,) = away.wait_messages(user, 1)
     check_report(report, "someone@missing.away.example", "5.")
-
-
-def check_report(raw, recipient, status):
-    """RFC 3464 and RFC 3462: three parts, machine and man can read it."""
-    import email
-    report = email.message_from_bytes(raw)
-    assert report.get_content_type() == "multipart/report" and report.get_param("report-type") == "delivery-status"
-    assert report["Auto-Submitted"].startswith("auto-")
-    assert raw.startswith(b"Return-Path: <>")
-    parts = report.get_payload()
-    assert parts[1].get_content_type() == "message/delivery-status"
-    fields = parts[1].as_string()
-    assert "Action: failed" in fields
-    assert f"Final-Recipient: rfc822; {recipient}".lower() in fields.lower() or f"Final-Recipient: rfc822;{recipient}" in fields
-    assert f"Status: {status}" in fields, fields
-    assert parts[2].get_content_type() in ("message/rfc822", "text/rfc822-headers", "message/global", "message/rfc822-headers")
-    assert "a letter" in parts[2].as_string()
