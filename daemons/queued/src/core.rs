@@ -17,6 +17,7 @@ use ipc::api::queued::{Commit, Right};
 use ipc::api::relayd::Relay;
 use ipc::{Fault, FaultKind};
 use journal::{Journal, Kind, Reader};
+use runtime::metrics::{self, Counter, Gauge, Histogram};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,16 +107,43 @@ struct Room {
     low: AtomicBool,
 }
 
-/// Counters since the start.
-#[derive(Debug, Default)]
+/// Figures since the start.
+#[derive(Debug)]
 pub(crate) struct Counters {
-    pub(crate) accepted: AtomicU64,
-    pub(crate) delivered: AtomicU64,
-    pub(crate) relayed: AtomicU64,
-    pub(crate) deferred: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) reports: AtomicU64,
+    pub(crate) accepted: Counter,
+    pub(crate) delivered: Counter,
+    pub(crate) relayed: Counter,
+    pub(crate) deferred: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) reports: Counter,
+    pub(crate) in_journal: Gauge,
+    pub(crate) commit: Histogram,
+}
+
+impl Counters {
+    fn new() -> Self {
+        Self {
+            accepted: metrics::counter("queued_accepted_total", "Messages that were accepted"),
+            delivered: metrics::counter("queued_delivered_total", "Recipients delivered to here"),
+            relayed: metrics::counter("queued_relayed_total", "Recipients handed to other hosts"),
+            deferred: metrics::counter(
+                "queued_deferred_total",
+                "Attempts for a recipient that failed for now",
+            ),
+            failed: metrics::counter("queued_failed_total", "Recipients given up"),
+            refused: metrics::counter("queued_refused_total", "Commits that were refused"),
+            reports: metrics::counter("queued_reports_total", "Reports written to senders"),
+            in_journal: metrics::gauge(
+                "queued_journal_messages",
+                "Messages whose first attempts are not over",
+            ),
+            commit: metrics::histogram(
+                "queued_commit_seconds",
+                "Time from a commit's call to its answer",
+            ),
+        }
+    }
 }
 
 /// The queue.
@@ -267,7 +295,7 @@ impl Core {
             double_bounces_to,
             locals: Locals::new(config.local_concurrency),
             relays: Relays::new(&config),
-            counters: Counters::default(),
+            counters: Counters::new(),
             due: Notify::new(),
             loaded: AtomicU64::new(0),
             tabled: AtomicU64::new(0),
@@ -471,14 +499,16 @@ impl Core {
         // The caller may go away; what was begun is finished.
         let core = Arc::clone(self);
         let task = tokio::spawn(async move {
+            let begin = Instant::now();
             let result = core.commit_new(caller, connection, call).await;
             let mut seen = core.seen();
             seen.under_way.remove(&id.0);
             if result.is_ok() {
                 seen.insert(id.0);
-                core.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                core.counters.commit.observe(begin.elapsed());
+                core.counters.accepted.add_one();
             } else {
-                core.counters.refused.fetch_add(1, Ordering::Relaxed);
+                core.counters.refused.add_one();
             }
             drop(seen);
             sender.send_replace(Some(result.clone()));
@@ -641,6 +671,7 @@ impl Core {
         let many = {
             let mut fresh = self.fresh();
             fresh.insert(id, Arc::clone(&message));
+            self.counters.in_journal.change(1);
             fresh.len() > self.config.max_fresh
         };
         let jobs = jobs(&message, recipients);
@@ -716,7 +747,9 @@ impl Core {
 
     /// A message of the journal is done, or in the table now.
     pub(crate) fn forget(&self, message: &Message) {
-        self.fresh().remove(&message.id);
+        if self.fresh().remove(&message.id).is_some() {
+            self.counters.in_journal.change(-1);
+        }
         self.memory
             .fetch_sub(message.forget_content(), Ordering::Relaxed);
     }

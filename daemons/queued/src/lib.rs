@@ -116,27 +116,13 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
 fn facts(start: &Start<Config>, core: &Arc<Core>) {
     type Figure = fn(&Core) -> u64;
     let figures: [(&str, Figure); 14] = [
-        ("accepted", |core| {
-            core.counters.accepted.load(Ordering::Relaxed)
-        }),
-        ("refused", |core| {
-            core.counters.refused.load(Ordering::Relaxed)
-        }),
-        ("delivered", |core| {
-            core.counters.delivered.load(Ordering::Relaxed)
-        }),
-        ("relayed", |core| {
-            core.counters.relayed.load(Ordering::Relaxed)
-        }),
-        ("deferred", |core| {
-            core.counters.deferred.load(Ordering::Relaxed)
-        }),
-        ("failed", |core| {
-            core.counters.failed.load(Ordering::Relaxed)
-        }),
-        ("reports", |core| {
-            core.counters.reports.load(Ordering::Relaxed)
-        }),
+        ("accepted", |core| core.counters.accepted.get()),
+        ("refused", |core| core.counters.refused.get()),
+        ("delivered", |core| core.counters.delivered.get()),
+        ("relayed", |core| core.counters.relayed.get()),
+        ("deferred", |core| core.counters.deferred.get()),
+        ("failed", |core| core.counters.failed.get()),
+        ("reports", |core| core.counters.reports.get()),
         ("in_journal", |core| core.fresh().len() as u64),
         ("in_table", |core| core.tabled.load(Ordering::Relaxed)),
         ("loaded", |core| core.loaded.load(Ordering::Relaxed)),

@@ -7,7 +7,6 @@ use crate::report::Event;
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
 use ipc::{Fault, FaultKind};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use types::{Body, Enhanced, Envelope, Octets, Outcome, Recipient, Route, Status};
@@ -185,7 +184,7 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
                 Some(Some(failure)) => core.again_for(waiting, failure),
                 Some(None) => End::Done(status, None),
                 None => {
-                    core.counters.delivered.fetch_add(1, Ordering::Relaxed);
+                    core.counters.delivered.add_one();
                     End::Done(status, Some(Event::Delivered))
                 }
             },

@@ -8,7 +8,6 @@ use crate::report::Event;
 use ipc::Fault;
 use ipc::api::relayd::{Relay, RelayRecipient, Relayed};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use types::{Body, Enhanced, Octets, Outcome, Status};
 
@@ -362,7 +361,7 @@ fn judge(core: &Core, job: &Job, relayed: Relayed) -> (Verdict, Vec<End>) {
         .iter()
         .map(|waiting| match outcomes.remove(&waiting.index) {
             Some(Outcome::Done(status)) => {
-                core.counters.relayed.fetch_add(1, Ordering::Relaxed);
+                core.counters.relayed.add_one();
                 // RFC 3461 5.2.2
                 End::Done(status, (!dsn_passed).then_some(Event::Relayed))
             }

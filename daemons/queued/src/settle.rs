@@ -113,7 +113,7 @@ impl Core {
                         .extend(event.map(|event| subject(event, status, None)));
                 }
                 End::Failed(status) => {
-                    self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                    self.counters.failed.add_one();
                     log(message, index, "failed", &status, &job.destination);
                     sorted.done.push(index);
                     sorted.subjects.push(subject(Event::Failed, status, None));
@@ -134,7 +134,7 @@ impl Core {
                 } => {
                     if counted {
                         waiting.attempts = waiting.attempts.saturating_add(1);
-                        self.counters.deferred.fetch_add(1, Ordering::Relaxed);
+                        self.counters.deferred.add_one();
                     }
                     if let Some(status) = status {
                         log(message, index, "deferred", &status, &job.destination);
@@ -142,7 +142,7 @@ impl Core {
                     }
                     if now >= waiting.expires && counted {
                         let status = expired(waiting.last.take());
-                        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                        self.counters.failed.add_one();
                         log(message, index, "expired", &status, &job.destination);
                         sorted.done.push(index);
                         sorted.subjects.push(subject(Event::Failed, status, None));
@@ -482,9 +482,7 @@ impl Core {
         let report = self
             .reporter
             .report(id, (message.id, head), subjects, returned, now());
-        self.counters
-            .reports
-            .fetch_add(u64::from(report.is_some()), Ordering::Relaxed);
+        self.counters.reports.add(u64::from(report.is_some()));
         report
             .map(|composed| fresh(id, composed))
             .into_iter()

@@ -49,7 +49,8 @@ impl Spool {
             handle: File::open(directory)?,
             slots: Mutex::default(),
             most,
-            next: AtomicU64::new(1),
+            // A commit that an earlier process was sent, and that is sent again, must never find another message's slot.
+            next: AtomicU64::new(rand::random::<u64>() >> 1),
             bytes: AtomicU64::new(0),
         })
     }

@@ -210,7 +210,7 @@ async fn a_failure_is_reported_to_a_sender_here_and_elsewhere() {
     fakes.relayed.lock().unwrap().clear();
     commit(&core, call).await.unwrap();
     until("an attempt elsewhere", async || {
-        core.counters.failed.load(SeqCst) == 3
+        core.counters.failed.get() == 3
     })
     .await;
     empty(&core).await;
