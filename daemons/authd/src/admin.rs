@@ -188,12 +188,10 @@ fn network(text: &str) -> Result<ipnet::IpNet, DirectoryError> {
 /// A text that says which, and why.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     let wrong = |key: &str, why: String| Err(format!("authd.{key}: {why}"));
-    for (key, text) in [("postmaster", &config.postmaster)] {
-        if let Err(error) = name::address(text)
-            && !text.is_empty()
-        {
-            return wrong(key, error.to_string());
-        }
+    if !config.postmaster.is_empty()
+        && let Err(error) = name::address(&config.postmaster)
+    {
+        return wrong("postmaster", error.to_string());
     }
     if !config.default_domain.is_empty()
         && let Err(error) = name::domain(&config.default_domain)

@@ -153,7 +153,8 @@ pub struct Config {
     pub exchanges: usize,
     /// Seconds for which an exchange waits for the client.
     pub exchange_seconds: u64,
-    /// Seconds for which a grant is good. Sessions that last longer must log in again.
+    /// Seconds for which a grant is good, at least half of them from a login on. A session ends with its grant; that of an account
+    /// which is disabled meanwhile, too, and not before.
     pub grant_seconds: u64,
     /// Hashing of passwords.
     pub hashing: Hashing,
@@ -185,7 +186,7 @@ impl Default for Config {
             verified_seconds: 60,
             exchanges: 10_000,
             exchange_seconds: 120,
-            grant_seconds: 7 * 86_400,
+            grant_seconds: 86_400,
             hashing: Hashing::default(),
             scram: Scram::default(),
             blocking: Blocking::default(),
