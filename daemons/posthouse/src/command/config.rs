@@ -98,6 +98,36 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// The defaults of all sections, as the daemons know them.
+    fn defaults() -> toml::Table {
+        let mut table = toml::Table::new();
+        let mut add = |name: &str, section: Result<toml::Table, toml::ser::Error>| {
+            table.insert(name.to_owned(), toml::Value::Table(section.unwrap()));
+        };
+        add("suite", toml::Table::try_from(runtime::Suite::default()));
+        add("store", toml::Table::try_from(store::Config::default()));
+        add("blob", toml::Table::try_from(blob::Config::default()));
+        add("keyd", toml::Table::try_from(keyd::Config::default()));
+        add("authd", toml::Table::try_from(authd::Config::default()));
+        add("stored", toml::Table::try_from(stored::Config::default()));
+        add(
+            "deliverd",
+            toml::Table::try_from(deliverd::Config::default()),
+        );
+        add("relayd", toml::Table::try_from(relayd::Config::default()));
+        add("queued", toml::Table::try_from(queued::Config::default()));
+        add("smtpd", toml::Table::try_from(smtpd::Config::default()));
+        add("imapd", toml::Table::try_from(imapd::Config::default()));
+        table
+    }
+
+    /// Both texts in full when they differ: take over what is new.
+    #[test]
+    fn the_example_is_what_holds_without_a_file() {
+        let example: toml::Table = EXAMPLE.parse().unwrap();
+        assert_eq!(example.to_string(), defaults().to_string());
+    }
+
     #[test]
     fn secrets_are_not_shown() {
         let mut table: toml::Table =
