@@ -56,14 +56,15 @@ pub async fn accept<B: Backend>(
                 let (service, door) = (Arc::clone(&service), Arc::clone(&door));
                 let seat = service
                     .clients
-                    .admit(None, allowance(&service, true), Instant::now())
-                    .ok();
+                    .admit(None, allowance(&service, true), Instant::now());
+                // On a local socket, closing is answer enough.
+                let Ok(seat) = seat else { continue };
                 let peer = Peer {
                     address: None,
                     may_relay: false,
                 };
                 sessions.spawn(Box::pin(
-                    Session::new(service, door, peer, seat, stream, stopping.clone()).run(),
+                    Session::new(service, door, peer, Some(seat), stream, stopping.clone()).run(),
                 ));
             }
             Err(error) => {

@@ -110,10 +110,17 @@ impl Backend for Peers {
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), Fault> {
-        Ok(self
-            .queued
-            .call_with(commit.trace, &commit, Vec::new(), Duration::from_secs(120))
-            .await?
-            .0)
+        let call =
+            self.queued
+                .call_with(commit.trace, &commit, Vec::new(), Duration::from_secs(120));
+        let fault = match call.await {
+            Ok(((), _)) => return Ok(()),
+            Err(error) => Fault::from(error),
+        };
+        if fault.kind == FaultKind::Invalid {
+            // Perhaps queued's state was replaced, and it does not know our ids: the next message asks for new ones.
+            *self.ids.lock().await = None;
+        }
+        Err(fault)
     }
 }

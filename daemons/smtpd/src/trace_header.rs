@@ -66,7 +66,7 @@ impl Received<'_> {
     /// Appends the field, folded, with its CRLF.
     pub fn write(&self, out: &mut String) {
         out.push_str("Received: from ");
-        push_name(out, self.helo);
+        push_name(out, self.helo, self.with.utf8);
         match self.client {
             Some(IpAddr::V4(v4)) => {
                 let _ = write!(out, " ([{v4}])");
@@ -97,10 +97,11 @@ impl Received<'_> {
 }
 
 /// The client's word, harmless: what could end the field, begin a comment or confuse a reader becomes `?`.
-fn push_name(out: &mut String, name: &str) {
+fn push_name(out: &mut String, name: &str, utf8: bool) {
     out.extend(name.chars().take(255).map(|c| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' | ':' | '[' | ']' => c,
-        c if !c.is_ascii() && c.is_alphanumeric() => c,
+        // RFC 6531 3.7.3: only in a message that says SMTPUTF8
+        c if utf8 && !c.is_ascii() && c.is_alphanumeric() => c,
         _ => '?',
     }));
 }

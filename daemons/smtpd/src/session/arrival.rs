@@ -59,6 +59,12 @@ impl Arrival {
         self.received
     }
 
+    /// Nothing of it is of use any more: the rest is read and not kept.
+    pub(crate) fn give_up(&mut self) {
+        self.octets = Vec::new();
+        self.limit = 0;
+    }
+
     /// Whether enough has come for a write.
     pub(crate) fn has_piece(&self) -> bool {
         self.octets.len() >= PIECE
@@ -110,15 +116,15 @@ impl Arrival {
         self.header = Some(header);
     }
 
-    /// The body for queued; writes the rest to the file if there is one.
-    pub(crate) async fn finish(mut self) -> std::io::Result<Body> {
+    /// The body for queued; writes the rest to the file if there is one, which stays ours until it is committed.
+    pub(crate) async fn finish(&mut self) -> std::io::Result<Body> {
         if self.spool.is_none() {
-            return Ok(Body::Inline(Octets(self.octets)));
+            return Ok(Body::Inline(Octets(std::mem::take(&mut self.octets))));
         }
         self.spill().await?;
         let len = self.spooled;
-        match self.spool {
-            Some(mut spool) => {
+        match &mut self.spool {
+            Some(spool) => {
                 spool.finish().await?;
                 Ok(Body::Slot {
                     slot: spool.slot.slot,

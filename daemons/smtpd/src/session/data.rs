@@ -6,7 +6,7 @@ use super::transaction::Transaction;
 use super::{End, Session, input};
 use crate::backend::Backend;
 use crate::config::{LineEndingPolicy, ListenerRole, Timeouts};
-use crate::header::{Removal, from_addresses};
+use crate::header::{Header, Removal, from_addresses};
 use crate::trace_header::{Received, With, now, push_date};
 use ipc::api::queued::{Commit, Origin, Right};
 use ipc::{Fault, FaultKind};
@@ -56,11 +56,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             self.input.consume(progress.consumed);
             if arrival.has_piece() && trouble.is_none() {
                 trouble = self.spill(&mut arrival).await.err();
+                if trouble.is_some() {
+                    arrival.give_up();
+                }
             }
             if progress.done {
                 break;
             }
-            if let Err(end) = self.fill_message(until).await {
+            if let Err(end) = self.fill_message(until, arrival.received()).await {
                 let trace = self.trace;
                 self.discard(arrival, trace).await;
                 return Err(end);
@@ -112,9 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 && trouble.is_none()
             {
                 trouble = self.spill(arrival).await.err();
+                if trouble.is_some() {
+                    arrival.give_up();
+                }
             }
             if left > 0
-                && let Err(end) = self.fill_message(until).await
+                && let Err(end) = self.fill_message(until, size - left).await
             {
                 if let Some(arrival) = arrival {
                     let trace = self.trace;
@@ -175,12 +181,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         Arrival::new(removal, self.service.policy.limits.message_bytes)
     }
 
-    async fn fill_message(&mut self, until: Instant) -> Result<usize, End> {
+    /// Reads on in a message of which `received` octets have come: small ones are not worth a large buffer.
+    async fn fill_message(&mut self, until: Instant, received: u64) -> Result<usize, End> {
         let limit = Timeouts::of(self.service.policy.timeouts.data_s);
         let limit = limit
             .min(until.saturating_duration_since(Instant::now()))
             .max(Duration::from_millis(1));
-        self.fill(limit, input::MESSAGE, false).await
+        let size = if received == 0 {
+            input::COMMANDS
+        } else {
+            input::MESSAGE
+        };
+        self.fill(limit, size, false).await
     }
 
     /// Moves what has come into queued's file, which is opened when it is first needed.
@@ -277,7 +289,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 "Too many hops: the message runs in a circle".to_owned(),
             );
         }
-        if let Err(reply) = self.check_from(trace, &from).await {
+        if let Err(reply) = self
+            .check_from(trace, transaction.sender.is_some(), &from)
+            .await
+        {
             self.discard(arrival, trace).await;
             return reply;
         }
@@ -288,12 +303,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return refusal(trace, &fault);
             }
         };
-        let prefix = self.prefix(&transaction, id, header.date, header.message_id);
+        let prefix = self.prefix(&transaction, id, &header, from.is_empty());
         let size = arrival.received();
         let body = match arrival.finish().await {
             Ok(body) => body,
             Err(error) => {
                 tracing::error!(%trace, %error, "the spool file cannot be written");
+                self.discard(arrival, trace).await;
                 return no_room();
             }
         };
@@ -319,7 +335,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 tracing::info!(%trace, %id, client = %self.client(), sender, recipients, size, "accepted");
                 (250, Enhanced(2, 0, 0), format!("Queued as {id}"))
             }
-            Err(fault) => refusal(trace, &fault),
+            Err(fault) => {
+                // A file that was committed all the same is queued's by now, and stays.
+                self.discard(arrival, trace).await;
+                refusal(trace, &fault)
+            }
         }
     }
 
@@ -331,8 +351,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    /// RFC 6409 6.1: the author's address must be one that the login may use, too.
-    async fn check_from(&self, trace: TraceId, from: &[Vec<u8>]) -> Result<(), Reply> {
+    /// RFC 6409 6.1: the author's address must be one that the login may use, too. Without any, MAIL's is put in.
+    async fn check_from(
+        &self,
+        trace: TraceId,
+        sender: bool,
+        from: &[Vec<u8>],
+    ) -> Result<(), Reply> {
         let Some(login) = self
             .login
             .as_ref()
@@ -341,7 +366,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             return Ok(());
         };
         let refused = |text: String| (550, Enhanced(5, 7, 1), text);
-        if from.is_empty() {
+        if from.is_empty() && !sender {
             return Err(refused("The message has no From field".to_owned()));
         }
         for field in from {
@@ -373,8 +398,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         &self,
         transaction: &Transaction,
         id: QueueId,
-        has_date: bool,
-        has_message_id: bool,
+        header: &Header,
+        lacks_from: bool,
     ) -> Octets {
         let host = &self.service.policy.hostname;
         let hello = self.hello.as_ref();
@@ -406,12 +431,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         .write(&mut prefix);
         if self.door.role == ListenerRole::Submission {
-            if !has_date {
+            if let Some(sender) = transaction.sender.as_ref().filter(|_| lacks_from) {
+                prefix.push_str(&format!("From: <{sender}>\r\n"));
+            }
+            if !header.date {
                 prefix.push_str("Date: ");
                 push_date(&mut prefix, now());
                 prefix.push_str("\r\n");
             }
-            if !has_message_id {
+            if !header.message_id {
                 prefix.push_str(&format!("Message-ID: <{id}@{host}>\r\n"));
             }
         }
@@ -449,11 +477,6 @@ fn refusal(trace: TraceId, fault: &Fault) -> Reply {
     match fault.kind {
         FaultKind::Busy => no_room(),
         FaultKind::Denied => (550, Enhanced(5, 7, 1), "Relaying denied".to_owned()),
-        FaultKind::Invalid => (
-            554,
-            Enhanced(5, 6, 0),
-            "The message cannot be taken".to_owned(),
-        ),
         _ => (
             451,
             Enhanced(4, 3, 0),

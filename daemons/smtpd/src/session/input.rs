@@ -53,7 +53,7 @@ impl Input {
 
     /// Gives the room of a large message back.
     pub(crate) fn shrink(&mut self) {
-        if self.buffer.is_empty() && self.buffer.capacity() > MESSAGE {
+        if self.buffer.is_empty() && self.buffer.capacity() > 2 * COMMANDS {
             self.buffer = Vec::new();
         }
     }

@@ -7,6 +7,8 @@ mod data;
 mod envelope;
 mod input;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use crate::backend::Backend;
@@ -139,7 +141,7 @@ pub struct Session<S, B> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
-    /// A session over a stream of which nothing but a PROXY header was read; `early` is what came behind that header.
+    /// A session over a stream of which nothing but a PROXY header was read.
     pub fn new(
         service: Arc<Service<B>>,
         door: Arc<Door>,

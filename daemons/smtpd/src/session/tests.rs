@@ -1,0 +1,763 @@
+//! Sessions over a pipe, with back ends that remember what they were given.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+use crate::config::Config;
+use ipc::api::authd::{AuthContinue, AuthFailure, AuthReply, AuthStart, Resolution, Target};
+use ipc::api::queued::{Commit, Right, SpoolSlot};
+use ipc::{Fault, FaultKind};
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::DuplexStream;
+use types::{AccountId, Body, BodyType, Grant, QueueId, Rights, Route};
+
+/// authd and queued in one: `jane@example.org` is local, `other.example` is elsewhere.
+#[derive(Default)]
+struct Memory {
+    commits: Mutex<Vec<(Commit, Vec<u8>)>>,
+    fault: Mutex<Option<FaultKind>>,
+    spools: Mutex<HashMap<u64, std::path::PathBuf>>,
+    closed: Mutex<Vec<u64>>,
+    resolved: AtomicU64,
+    full: AtomicU64,
+    ids: AtomicU64,
+}
+
+impl Memory {
+    fn fail(&self) -> Result<(), Fault> {
+        match *self.fault.lock().unwrap() {
+            Some(kind) => Err(Fault::new(kind, "away")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Backend for Arc<Memory> {
+    async fn resolve(&self, _: TraceId, address: &Address) -> Result<Resolution, Fault> {
+        self.resolved.fetch_add(1, Ordering::SeqCst);
+        self.fail()?;
+        Ok(match (address.local(), address.domain()) {
+            ("jane" | "postmaster" | "jürgen", "example.org") => {
+                Resolution::Local(vec![Target::Account {
+                    account: AccountId(1),
+                    name: address.clone(),
+                    detail: None,
+                    quota_bytes: 0,
+                    quota_messages: 0,
+                }])
+            }
+            ("asleep", "example.org") => Resolution::Disabled,
+            (_, "example.org") => Resolution::Unknown,
+            _ => Resolution::Remote,
+        })
+    }
+
+    async fn may_send(&self, _: TraceId, _: AccountId, address: &Address) -> Result<bool, Fault> {
+        self.fail()?;
+        Ok(address.to_string() == "jane@example.org")
+    }
+
+    async fn auth_start(&self, _: TraceId, start: AuthStart) -> Result<AuthReply, Fault> {
+        self.fail()?;
+        Ok(match (start.mechanism.as_str(), start.initial.as_deref()) {
+            ("PLAIN", Some(b"\0jane\0secret")) => success(None),
+            ("PLAIN", Some(_)) => AuthReply::Failure {
+                reason: AuthFailure::Credentials,
+                delay_ms: 0,
+            },
+            _ => AuthReply::Challenge {
+                exchange: 7,
+                data: b"go on".to_vec().into(),
+            },
+        })
+    }
+
+    async fn auth_continue(&self, _: TraceId, next: AuthContinue) -> Result<AuthReply, Fault> {
+        assert_eq!(next.exchange, 7);
+        Ok(success(Some(next.response.to_vec())))
+    }
+
+    async fn queue_id(&self, _: TraceId) -> Result<QueueId, Fault> {
+        self.fail()?;
+        Ok(QueueId(self.ids.fetch_add(1, Ordering::SeqCst)))
+    }
+
+    async fn open_spool(&self, _: TraceId, _: u64) -> Result<(SpoolSlot, File), Fault> {
+        self.fail()?;
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let slot = NEXT.fetch_add(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) > 0 {
+            let file = File::options().write(true).open("/dev/full").unwrap();
+            return Ok((SpoolSlot { slot }, file));
+        }
+        let name = format!("smtpd-session-{}-{slot}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let file = File::create(&path).unwrap();
+        self.spools.lock().unwrap().insert(slot, path);
+        Ok((SpoolSlot { slot }, file))
+    }
+
+    async fn close_spool(&self, _: TraceId, slot: SpoolSlot) {
+        self.closed.lock().unwrap().push(slot.slot);
+        if let Some(path) = self.spools.lock().unwrap().remove(&slot.slot) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), Fault> {
+        self.fail()?;
+        let body = match &commit.body {
+            Body::Inline(octets) => octets.to_vec(),
+            Body::Slot { slot, len } => {
+                let path = self.spools.lock().unwrap().remove(slot).unwrap();
+                let octets = std::fs::read(&path).unwrap();
+                std::fs::remove_file(path).unwrap();
+                assert_eq!(octets.len() as u64, *len);
+                octets
+            }
+            Body::Attached { .. } => panic!("not from smtpd"),
+        };
+        self.commits.lock().unwrap().push((commit, body));
+        Ok(())
+    }
+}
+
+fn success(data: Option<Vec<u8>>) -> AuthReply {
+    AuthReply::Success {
+        login: Login {
+            name: "jane@example.org".to_owned(),
+            grant: Grant {
+                account: AccountId(1),
+                rights: Rights::ALL,
+                expires: u64::MAX,
+                quota_bytes: 0,
+                quota_messages: 0,
+                mac: Vec::new().into(),
+            },
+        },
+        data: data.map(types::Octets::from),
+    }
+}
+
+/// The client's end.
+struct Client {
+    stream: DuplexStream,
+    memory: Arc<Memory>,
+    drain: watch::Sender<bool>,
+    held: Vec<u8>,
+}
+
+impl Client {
+    fn connect(role: ListenerRole, change: impl FnOnce(&mut Policy)) -> Self {
+        let config = Config::default();
+        let mut policy = Policy {
+            hostname: "mx.example.org".to_owned(),
+            postmaster: "postmaster@example.org".parse().unwrap(),
+            limits: config.limits,
+            timeouts: config.timeouts,
+            line_endings: config.line_endings,
+            check_from: true,
+            auth_without_tls: true,
+            mechanisms: config.mechanisms,
+        };
+        policy.limits.unknown_delay_ms = 0;
+        change(&mut policy);
+        let memory = Arc::new(Memory::default());
+        let service = Arc::new(Service {
+            backend: Arc::clone(&memory),
+            policy,
+            clients: Arc::default(),
+            confirmed: ConfirmedRecipients::default(),
+            tls: None,
+        });
+        let door = Arc::new(Door {
+            name: "test".to_owned(),
+            role,
+            tls: TlsMode::None,
+            auth: role == ListenerRole::Submission,
+        });
+        let peer = Peer {
+            address: Some("192.0.2.1".parse().unwrap()),
+            may_relay: false,
+        };
+        let (stream, theirs) = tokio::io::duplex(64 * 1024);
+        let (drain, draining) = watch::channel(false);
+        tokio::spawn(Session::new(service, door, peer, None, theirs, draining).run());
+        Self {
+            stream,
+            memory,
+            drain,
+            held: Vec::new(),
+        }
+    }
+
+    async fn ready(role: ListenerRole) -> Self {
+        let mut client = Self::connect(role, |_| {});
+        client.expect("220").await;
+        client.ask("EHLO client.example\r\n", "250").await;
+        client
+    }
+
+    /// All lines of the next reply.
+    async fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        loop {
+            while let Some(end) = self.held.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.held.drain(..=end).collect();
+                let line = String::from_utf8(line).unwrap();
+                assert!(line.ends_with("\r\n"));
+                let last = line.as_bytes().get(3) == Some(&b' ');
+                reply.push_str(&line);
+                if last {
+                    return reply;
+                }
+            }
+            if self.stream.read_buf(&mut self.held).await.unwrap() == 0 {
+                return format!("{reply}CLOSED");
+            }
+        }
+    }
+
+    async fn expect(&mut self, start: &str) -> String {
+        let reply = self.reply().await;
+        assert!(reply.starts_with(start), "{start} expected, got {reply}");
+        reply
+    }
+
+    async fn say(&mut self, octets: impl AsRef<[u8]>) {
+        self.stream.write_all(octets.as_ref()).await.unwrap();
+    }
+
+    async fn ask(&mut self, octets: impl AsRef<[u8]>, start: &str) -> String {
+        self.say(octets).await;
+        self.expect(start).await
+    }
+
+    fn commits(&self) -> Vec<(Commit, Vec<u8>)> {
+        std::mem::take(&mut *self.memory.commits.lock().unwrap())
+    }
+}
+
+const ENVELOPE: &str = "MAIL FROM:<a@other.example>\r\nRCPT TO:<jane@example.org>\r\n";
+
+#[tokio::test]
+async fn a_pipelined_message_arrives_as_it_was_sent() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    let message = "Return-Path: <forged@other.example>\r\nSubject: x\r\n\r\n..dot\r\nend\r\n.\r\n";
+    client.say(format!("{ENVELOPE}DATA\r\n")).await;
+    client.expect("250 2.1.0").await;
+    client.expect("250 2.1.5").await;
+    client.expect("354").await;
+    client.say(format!("{message}{ENVELOPE}NOOP\r\n")).await;
+    client.expect("250 2.0.0 Queued as").await;
+    client.expect("250 2.1.0").await;
+    client.expect("250 2.1.5").await;
+    client.expect("250 2.0.0").await;
+    client.ask("QUIT\r\n", "221").await;
+    assert_eq!(client.reply().await, "CLOSED");
+    let commits = client.commits();
+    let (commit, body) = &commits[0];
+    assert_eq!(body, b"Subject: x\r\n\r\n.dot\r\nend\r\n");
+    assert_eq!(commit.origin.right, Right::Incoming);
+    assert_eq!(commit.envelope.recipients[0].route, Route::Local);
+    let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
+    assert!(prefix.starts_with("Received: from client.example ([192.0.2.1])\r\n\tby mx.example.org (Posthouse) with ESMTP id "));
+    assert!(prefix.contains("for <jane@example.org>;"));
+    assert!(!prefix.contains("Date:") && !prefix.contains("Message-ID"));
+    // The second RCPT of the same address was not asked again.
+    assert_eq!(client.memory.resolved.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn any_split_of_a_session_gives_the_same() {
+    // The chunks part a CRLF.
+    let script = format!("{ENVELOPE}BDAT 7\r\nA: b\r\n\rBDAT 4 LAST\r\n\nx\r\nQUIT\r\n");
+    for step in [1, 2, 3, 7, 1000] {
+        let mut client = Client::ready(ListenerRole::Mx).await;
+        for piece in script.as_bytes().chunks(step) {
+            client.say(piece).await;
+            tokio::task::yield_now().await;
+        }
+        for start in [
+            "250 2.1.0",
+            "250 2.1.5",
+            "250 2.0.0 7 octets",
+            "250 2.0.0 Queued",
+            "221",
+        ] {
+            client.expect(start).await;
+        }
+        let commits = client.commits();
+        assert_eq!(commits[0].1, b"A: b\r\n\r\nx\r\n", "in pieces of {step}");
+    }
+}
+
+#[tokio::test]
+async fn large_messages_go_into_the_file() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    let line = "0123456789 0123456789 0123456789 0123456789\r\n";
+    for size in [60_000, 66_000, 300_000, 3_000_000] {
+        let body = format!(
+            "Return-Path: <x@y>\r\nSubject: large\r\n\r\n{}",
+            line.repeat(size / line.len())
+        );
+        client.say(format!("{ENVELOPE}DATA\r\n")).await;
+        client.expect("250").await;
+        client.expect("250").await;
+        client.expect("354").await;
+        client.ask(format!("{body}.\r\n"), "250 2.0.0 Queued").await;
+        let (commit, stored) = client.commits().remove(0);
+        assert_eq!(stored, body.as_bytes()["Return-Path: <x@y>\r\n".len()..]);
+        assert_eq!(matches!(commit.body, Body::Inline(_)), size < 64 * 1024);
+    }
+    assert!(client.memory.spools.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn files_are_given_back_when_nothing_comes_of_them() {
+    let large = format!("Subject: x\r\n\r\n{}", "line\r\n".repeat(100_000));
+    // The client goes away in the middle.
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.say(format!("{ENVELOPE}DATA\r\n{large}")).await;
+    let memory = Arc::clone(&client.memory);
+    drop(client);
+    while memory.closed.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(memory.spools.lock().unwrap().is_empty());
+    // The disk is full: the message is read to its end, and refused for now.
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.memory.full.store(1, Ordering::SeqCst);
+    client
+        .say(format!("{ENVELOPE}DATA\r\n{large}{large}.\r\nNOOP\r\n"))
+        .await;
+    for start in ["250", "250", "354", "452 4.3.1", "250 2.0.0 OK"] {
+        client.expect(start).await;
+    }
+    assert_eq!(client.memory.closed.lock().unwrap().len(), 1);
+    // A commit that fails leaves no file either.
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.say(format!("{ENVELOPE}DATA\r\n{large}")).await;
+    for start in ["250", "250", "354"] {
+        client.expect(start).await;
+    }
+    while client.memory.spools.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    *client.memory.fault.lock().unwrap() = Some(FaultKind::Temporary);
+    client.ask(".\r\n", "451 4.3.0").await;
+    assert!(client.memory.spools.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn failures_behind_us_are_never_final() {
+    for (kind, code) in [
+        (FaultKind::Temporary, "451 4.3.0"),
+        (FaultKind::Busy, "452 4.3.1"),
+        (FaultKind::Internal, "451 4.3.0"),
+        (FaultKind::NotFound, "451 4.3.0"),
+        (FaultKind::Invalid, "451 4.3.0"),
+    ] {
+        let mut client = Client::ready(ListenerRole::Mx).await;
+        client.say(format!("{ENVELOPE}DATA\r\n")).await;
+        for start in ["250", "250", "354"] {
+            client.expect(start).await;
+        }
+        *client.memory.fault.lock().unwrap() = Some(kind);
+        client.ask("x\r\n.\r\n", code).await;
+        client.ask("MAIL FROM:<>\r\n", "250").await;
+        client
+            .ask("RCPT TO:<other@example.org>\r\n", "451 4.3.0")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn smuggling_is_refused_after_the_true_end() {
+    let inner = "MAIL FROM:<b@other.example>\r\nRCPT TO:<jane@example.org>\r\nDATA\r\nspoof\r\n";
+    for end in ["\n.\n", "\n.\r\n", "\r.\r\n", "\r\n.\n", "\r\n.\r", "\r.\r"] {
+        let mut client = Client::ready(ListenerRole::Mx).await;
+        client
+            .say(format!("{ENVELOPE}DATA\r\nbody{end}{inner}.\r\nNOOP\r\n"))
+            .await;
+        for start in ["250", "250", "354", "550 5.6.11", "250 2.0.0 OK"] {
+            client.expect(start).await;
+        }
+        assert!(client.commits().is_empty(), "{end:?}");
+        // By BDAT neither
+        let chunk = format!("body{end}{inner}");
+        let text = format!("{ENVELOPE}BDAT {} LAST\r\n{chunk}NOOP\r\n", chunk.len());
+        client.say(text).await;
+        for start in ["250", "250", "550 5.6.11", "250 2.0.0 OK"] {
+            client.expect(start).await;
+        }
+        assert!(client.commits().is_empty(), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn repaired_line_endings_are_only_crlf() {
+    let mut client = Client::connect(ListenerRole::Mx, |policy| {
+        policy.line_endings = LineEndingPolicy::Repair;
+    });
+    client.expect("220").await;
+    client.ask("HELO client.example\r\n", "250 mx").await;
+    client
+        .say(format!("{ENVELOPE}DATA\r\na\n.\nb\rc\r\n.\r\n"))
+        .await;
+    for start in ["250", "250", "354", "250"] {
+        client.expect(start).await;
+    }
+    let (commit, body) = client.commits().remove(0);
+    assert_eq!(body, b"a\r\n.\r\nb c\r\n");
+    let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
+    assert!(prefix.contains(" with SMTP id "), "{prefix}");
+}
+
+#[tokio::test]
+async fn binary_messages_need_chunks_and_keep_every_octet() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.ask("MAIL FROM:<> BODY=BINARYMIME\r\n", "250").await;
+    client.ask("RCPT TO:<jane@example.org>\r\n", "250").await;
+    client.ask("DATA\r\n", "503 5.5.1").await;
+    client.ask("BDAT 6\r\nA: b\r\n", "250 2.0.0 6 octets").await;
+    client.ask("DATA\r\n", "503 5.5.1").await;
+    client
+        .ask("RCPT TO:<jane@example.org>\r\n", "503 5.5.1")
+        .await;
+    client
+        .ask(b"BDAT 7 LAST\r\n\r\n\n\r\0\xff.", "250 2.0.0 Queued")
+        .await;
+    let (commit, body) = client.commits().remove(0);
+    assert_eq!(body, b"A: b\r\n\r\n\n\r\0\xff.");
+    assert_eq!(commit.envelope.body, BodyType::Binary);
+    assert_eq!(commit.envelope.sender, None);
+    // A chunk for nobody is read all the same.
+    client.ask("BDAT 6\r\nQUIT\r\n", "503 5.5.1").await;
+    client.ask("BDAT x\r\n", "521 5.5.4").await;
+    assert_eq!(client.reply().await, "CLOSED");
+}
+
+#[tokio::test]
+async fn too_large_is_told_early_and_late() {
+    let mut client = Client::connect(ListenerRole::Mx, |policy| {
+        policy.limits.message_bytes = 1000
+    });
+    client.expect("220").await;
+    let offer = client.ask("EHLO c\r\n", "250").await;
+    assert!(offer.contains("250-SIZE 1000\r\n"));
+    client.ask("MAIL FROM:<> SIZE=1001\r\n", "552 5.3.4").await;
+    let large = "x\r\n".repeat(400);
+    client.say(format!("{ENVELOPE}DATA\r\n{large}.\r\n")).await;
+    for start in ["250", "250", "354", "552 5.3.4"] {
+        client.expect(start).await;
+    }
+    let chunk = format!("BDAT {}\r\n{large}", large.len());
+    client
+        .say(format!(
+            "{ENVELOPE}{chunk}{chunk}BDAT 0 LAST\r\nRSET\r\n{ENVELOPE}"
+        ))
+        .await;
+    for start in [
+        "250",
+        "250",
+        "552 5.3.4",
+        "503",
+        "503",
+        "250 2.0.0",
+        "250 2.1.0",
+        "250 2.1.5",
+    ] {
+        client.expect(start).await;
+    }
+    assert!(client.commits().is_empty());
+}
+
+#[tokio::test]
+async fn there_is_no_relay_here() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.ask("MAIL FROM:<jane@example.org>\r\n", "250").await;
+    for recipient in [
+        "a@other.example",
+        "@example.org:a@other.example",
+        "\"jane@example.org\"@other.example",
+        "a@[192.0.2.9]",
+    ] {
+        client
+            .ask(format!("RCPT TO:<{recipient}>\r\n"), "550 5.7.1")
+            .await;
+    }
+    for recipient in [
+        "a%other.example@example.org",
+        "other.example!a@example.org",
+        "\"a@other.example\"@example.org",
+    ] {
+        client
+            .ask(format!("RCPT TO:<{recipient}>\r\n"), "550 5.1.1")
+            .await;
+    }
+    client
+        .ask("RCPT TO:<asleep@example.org>\r\n", "550 5.2.1")
+        .await;
+    client
+        .ask("RCPT TO:<jürgen@example.org>\r\n", "553 5.6.7")
+        .await;
+    client.ask("DATA\r\n", "554 5.5.1").await;
+    client.ask("RCPT TO:<postmaster>\r\n", "250").await;
+    client
+        .ask("AUTH PLAIN AGphbmUAc2VjcmV0\r\n", "502 5.5.1")
+        .await;
+}
+
+#[tokio::test]
+async fn submissions_need_a_login_and_ones_own_addresses() {
+    let mut client = Client::ready(ListenerRole::Submission).await;
+    client
+        .ask("MAIL FROM:<jane@example.org>\r\n", "530 5.7.0")
+        .await;
+    client
+        .ask("AUTH PLAIN AGphbmUAd3Jvbmc=\r\n", "535 5.7.8")
+        .await;
+    client.ask("AUTH LOGIN\r\n", "334 Z28gb24=").await;
+    client.ask("*\r\n", "501 5.7.0").await;
+    client.ask("AUTH CRAM-MD5\r\n", "504 5.5.4").await;
+    client
+        .ask("AUTH PLAIN AGphbmUAc2VjcmV0\r\n", "235 2.7.0")
+        .await;
+    client
+        .ask("AUTH PLAIN AGphbmUAc2VjcmV0\r\n", "503 5.5.1")
+        .await;
+    client
+        .ask("MAIL FROM:<bob@example.org>\r\n", "553 5.7.1")
+        .await;
+    let envelope = "MAIL FROM:<jane@example.org>\r\nRCPT TO:<a@other.example>\r\nRCPT TO:<jane@example.org>\r\nDATA\r\n";
+    for (header, answer) in [
+        (
+            "From: Jane <jane@example.org>\r\nBcc: b@other.example\r\n",
+            "250 2.0.0",
+        ),
+        ("From: bob@example.org\r\n", "550 5.7.1"),
+        ("From: jane@example.org, bob@example.org\r\n", "550 5.7.1"),
+        ("From: nobody\r\n", "550 5.7.1"),
+        (
+            "Subject: x\r\nDate: y\r\nMessage-ID: <z@other.example>\r\n",
+            "250 2.0.0",
+        ),
+    ] {
+        client
+            .say(format!("{envelope}{header}\r\nHello\r\n.\r\n"))
+            .await;
+        for start in ["250", "250", "250", "354", answer] {
+            client.expect(start).await;
+        }
+    }
+    let commits = client.commits();
+    let (commit, body) = &commits[0];
+    assert_eq!(body, b"From: Jane <jane@example.org>\r\n\r\nHello\r\n");
+    assert!(matches!(commit.origin.right, Right::Submission(_)));
+    assert_eq!(commit.envelope.recipients[0].route, Route::Remote);
+    let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
+    assert!(prefix.contains(" with ESMTPA id "));
+    assert!(prefix.contains("\r\nDate: ") && prefix.contains("\r\nMessage-ID: <"));
+    assert!(
+        !prefix.contains(" for <"),
+        "two recipients do not see each other"
+    );
+    let prefix = String::from_utf8(commits[1].0.prefix.to_vec()).unwrap();
+    assert!(
+        prefix.ends_with("\r\nFrom: <jane@example.org>\r\n"),
+        "{prefix}"
+    );
+}
+
+#[tokio::test]
+async fn a_last_challenge_of_scram_wants_an_empty_answer() {
+    let mut client = Client::ready(ListenerRole::Submission).await;
+    client
+        .ask("AUTH SCRAM-SHA-256 bix5\r\n", "334 Z28gb24=")
+        .await;
+    client.ask("eA==\r\n", "334 eA==").await;
+    client.ask("eA==\r\n", "501 5.5.2").await;
+    client.ask("AUTH SCRAM-SHA-256 =\r\n", "334 Z28gb24=").await;
+    client.ask("eA==\r\n", "334 eA==").await;
+    client.ask("\r\n", "235 2.7.0").await;
+}
+
+#[tokio::test]
+async fn lmtp_answers_each_recipient() {
+    let mut client = Client::connect(ListenerRole::Lmtp, |_| {});
+    client.expect("220 mx.example.org LMTP").await;
+    client.ask("EHLO c\r\n", "500").await;
+    client.ask("LHLO c\r\n", "250").await;
+    let rcpt = "RCPT TO:<jane@example.org>\r\n";
+    client
+        .say(format!(
+            "{ENVELOPE}RCPT TO:<nobody@example.org>\r\n{rcpt}DATA\r\nx\r\n.\r\nNOOP\r\n"
+        ))
+        .await;
+    for start in [
+        "250",
+        "250",
+        "550 5.1.1",
+        "250",
+        "354",
+        "250 2.0.0 Queued",
+        "250 2.0.0 Queued",
+        "250 2.0.0 OK",
+    ] {
+        client.expect(start).await;
+    }
+    let commits = client.commits();
+    assert_eq!(commits.len(), 1);
+    assert_eq!(
+        commits[0].0.envelope.recipients.len(),
+        1,
+        "the same twice is one"
+    );
+}
+
+#[tokio::test]
+async fn loops_are_cut() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    for (hops, answer) in [(50, "250"), (51, "554 5.4.6")] {
+        let header = "Received: from x by y\r\n".repeat(hops);
+        client
+            .say(format!("{ENVELOPE}DATA\r\n{header}\r\n.\r\n"))
+            .await;
+        for start in ["250", "250", "354", answer] {
+            client.expect(start).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn patience_has_limits() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.say("FOO\r\n".repeat(20)).await;
+    for _ in 0..20 {
+        client.expect("500 5.5.1").await;
+    }
+    client.expect("421 4.7.0").await;
+    assert_eq!(client.reply().await, "CLOSED");
+
+    let mut client = Client::connect(ListenerRole::Mx, |policy| {
+        policy.limits.unknown_per_session = 3
+    });
+    client.say("EHLO c\r\nMAIL FROM:<>\r\n").await;
+    client.expect("220").await;
+    client.expect("250").await;
+    client.expect("250").await;
+    client.say("RCPT TO:<x@example.org>\r\n".repeat(3)).await;
+    for start in ["550 5.1.1", "550 5.1.1", "550 5.1.1", "421 4.7.0"] {
+        client.expect(start).await;
+    }
+
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.say("NOOP\r\n".repeat(200)).await;
+    for _ in 0..199 {
+        client.expect("250").await;
+    }
+    client.expect("421 4.7.0").await;
+
+    let mut client = Client::connect(ListenerRole::Mx, |policy| policy.limits.recipients = 1);
+    client
+        .say(format!("EHLO c\r\n{ENVELOPE}RCPT TO:<postmaster>\r\n"))
+        .await;
+    for start in ["220", "250", "250", "250", "452 4.5.3"] {
+        client.expect(start).await;
+    }
+
+    let mut client = Client::connect(ListenerRole::Mx, |policy| {
+        policy.limits.messages_per_session = 1
+    });
+    client
+        .say(format!(
+            "EHLO c\r\n{ENVELOPE}DATA\r\nx\r\n.\r\nMAIL FROM:<>\r\n"
+        ))
+        .await;
+    for start in ["220", "250", "250", "250", "354", "250", "421"] {
+        client.expect(start).await;
+    }
+}
+
+#[tokio::test]
+async fn the_silent_are_sent_away() {
+    let hasty = |policy: &mut Policy| {
+        policy.timeouts.command_s = 1;
+        policy.timeouts.data_s = 1;
+    };
+    let mut client = Client::connect(ListenerRole::Mx, hasty);
+    client.expect("220").await;
+    client.expect("421 4.4.2").await;
+    assert_eq!(client.reply().await, "CLOSED");
+    let mut client = Client::connect(ListenerRole::Mx, hasty);
+    let script = format!("EHLO c\r\n{ENVELOPE}DATA\r\nhalf of it\r\n");
+    client.say(script).await;
+    for start in ["220", "250", "250", "250", "354", "421 4.4.2"] {
+        client.expect(start).await;
+    }
+    assert!(client.commits().is_empty());
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_the_message_under_way() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    client.say(format!("{ENVELOPE}DATA\r\nhalf\r\n")).await;
+    for start in ["250", "250", "354"] {
+        client.expect(start).await;
+    }
+    client.drain.send(true).unwrap();
+    client.ask("rest\r\n.\r\n", "250 2.0.0 Queued").await;
+    client.expect("421 4.3.2").await;
+    assert_eq!(client.reply().await, "CLOSED");
+    assert_eq!(client.commits().len(), 1);
+}
+
+#[tokio::test]
+async fn lines_that_are_no_lines() {
+    let mut client = Client::ready(ListenerRole::Mx).await;
+    let long = "x".repeat(9000);
+    client.ask(format!("{long}\r\n"), "500 5.5.2").await;
+    client.ask("NOOP\r\n", "250").await;
+    client.say("NOOP\nQUIT\r\n").await;
+    client.expect("521 5.5.2").await;
+    assert_eq!(client.reply().await, "CLOSED");
+}
+
+#[tokio::test]
+async fn order_matters() {
+    let mut client = Client::connect(ListenerRole::Mx, |_| {});
+    client.expect("220 mx.example.org ESMTP").await;
+    client.ask("MAIL FROM:<>\r\n", "503 5.5.1").await;
+    client.ask("HELO c\r\n", "250 mx.example.org\r\n").await;
+    client.ask("MAIL FROM:<> SIZE=1\r\n", "555 5.5.4").await;
+    client
+        .ask("RCPT TO:<jane@example.org>\r\n", "503 5.5.1")
+        .await;
+    client.ask("DATA\r\n", "503 5.5.1").await;
+    client.ask("MAIL FROM:<>\r\n", "250").await;
+    client.ask("MAIL FROM:<>\r\n", "503 5.5.1").await;
+    client.ask("EHLO c\r\n", "250").await;
+    client
+        .ask("RCPT TO:<jane@example.org>\r\n", "503 5.5.1")
+        .await;
+    client.ask("STARTTLS\r\n", "502 5.5.1").await;
+    client.ask("VRFY jane\r\n", "252").await;
+    client
+        .ask("MAIL FROM:<> RET=HDRS ENVID=x+2By SMTPUTF8\r\n", "250")
+        .await;
+    let rcpt = "RCPT TO:<jürgen@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;j+40example.org\r\n";
+    client.ask(rcpt, "250").await;
+    client.ask("DATA\r\n", "354").await;
+    client.ask("\r\n.\r\n", "250").await;
+    let (commit, _) = client.commits().remove(0);
+    assert_eq!(commit.envelope.envid.as_deref(), Some("x+y"));
+    assert_eq!(commit.envelope.ret, Some(types::Ret::Headers));
+    let recipient = &commit.envelope.recipients[0];
+    assert_eq!(recipient.orcpt.as_deref(), Some("rfc822;j@example.org"));
+    assert!(recipient.notify.success && recipient.notify.delay && !recipient.notify.failure);
+    let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
+    assert!(prefix.contains(" with UTF8SMTP id "));
+}
