@@ -140,51 +140,63 @@ where
     let allowed = prepare(role, path, &setting, &identity, &needs)?;
     let notifier = notify::Notifier::new();
     identity.drop_privileges()?;
+    if matches!(role, Role::Keyd | Role::Authd) {
+        // Keys and hashes are in memory: no process of the same account may look.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(|error| Failure::new(error.to_string()))?;
+    }
     follow_supervisor()?;
     let sandbox = sandbox::apply(&allowed)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let sound = |document: &Document| {
+        document.suite()?;
+        document.section::<C>(role.name()).map(drop)
+    };
+    let reactor = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(suite.threads)
         .max_blocking_threads(64)
         .thread_stack_size(1 << 20)
         .thread_name(role.name())
         .enable_all()
-        .build()?
-        .block_on(async {
-            let listeners = listeners
-                .into_iter()
-                .zip(&needs.listen)
-                .map(|(bound, listen)| bound.ready(listen.name.clone()))
-                .collect::<Result<Vec<_>, _>>()?;
-            control.set_nonblocking(true)?;
-            let inner = Arc::new(start::Inner {
-                role,
-                suite,
-                sandbox,
-                listeners: listeners
-                    .iter()
-                    .map(|one| (one.name.clone(), one.address.clone()))
-                    .collect(),
-                began: Instant::now(),
-                facts: Mutex::default(),
-                clients: Mutex::default(),
-                stop: watch::Sender::new(false),
-                reload: Notify::new(),
-                document: watch::Sender::new(Arc::new(document)),
-                ready: watch::Sender::new(false),
-            });
-            let control = tokio::net::UnixListener::from_std(control)?;
-            let start = Start {
-                inner: Arc::clone(&inner),
-                config,
-                listeners,
-                control,
-                users: identity.users,
-            };
-            tokio::select! {
-                ended = run(start) => ended,
-                ended = watch_over(&inner, &notifier, path) => ended,
-            }
-        })
+        .build()?;
+    let ended = reactor.block_on(async {
+        let listeners = listeners
+            .into_iter()
+            .zip(&needs.listen)
+            .map(|(bound, listen)| bound.ready(listen.name.clone()))
+            .collect::<Result<Vec<_>, _>>()?;
+        control.set_nonblocking(true)?;
+        let inner = Arc::new(start::Inner {
+            role,
+            suite,
+            sandbox,
+            listeners: listeners
+                .iter()
+                .map(|one| (one.name.clone(), one.address.clone()))
+                .collect(),
+            began: Instant::now(),
+            facts: Mutex::default(),
+            clients: Mutex::default(),
+            stop: watch::Sender::new(false),
+            reload: Notify::new(),
+            document: watch::Sender::new(Arc::new(document)),
+            ready: watch::Sender::new(false),
+        });
+        let control = tokio::net::UnixListener::from_std(control)?;
+        let start = Start {
+            inner: Arc::clone(&inner),
+            config,
+            listeners,
+            control,
+            users: identity.users,
+        };
+        tokio::select! {
+            ended = run(start) => ended,
+            ended = watch_over(&inner, &notifier, path, sound) => ended,
+        }
+    });
+    // What blocks now (a file system that hangs) is not waited for: the drain is over.
+    reactor.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 type Sockets = (std::os::unix::net::UnixListener, Vec<sockets::Bound>);
@@ -205,6 +217,9 @@ fn bind(
         .iter()
         .map(|listen| passed.listen(listen))
         .collect::<Result<Vec<_>, _>>()?;
+    if !passed.left().is_empty() {
+        tracing::warn!(names = ?passed.left(), "sockets were passed that no setting asks for");
+    }
     Ok((control, bound))
 }
 
@@ -223,6 +238,15 @@ fn prepare(
         "/etc/localtime".into(),
     ];
     read.extend([path.to_owned(), path.with_file_name("conf.d")]);
+    // Editors put a new file in the old one's place, and the sandbox knows files, not names: what is to be read again on
+    // HUP needs its directory, unless that holds the state of daemons too.
+    if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent)
+        && ![&setting.suite.state_dir, &setting.suite.run_dir]
+            .iter()
+            .any(|dir| std::path::absolute(dir).is_ok_and(|dir| dir.starts_with(parent)))
+    {
+        read.push(parent.to_owned());
+    }
     let mut write = needs.write.clone();
     if !daemon.state.is_empty() {
         let shared = Role::ALL
@@ -290,6 +314,10 @@ fn tune() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
+    // Mail and keys do not belong into core files.
+    let mut core = getrlimit(Resource::Core);
+    core.current = Some(0);
+    let _ = setrlimit(Resource::Core, core);
     // SAFETY: mallopt only sets numbers inside the allocator, and no other thread exists yet.
     #[allow(unsafe_code)]
     #[cfg(target_env = "gnu")]
@@ -305,6 +333,7 @@ async fn watch_over(
     inner: &start::Inner,
     notifier: &notify::Notifier,
     path: &Path,
+    sound: impl Fn(&Document) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -321,7 +350,7 @@ async fn watch_over(
             _ = hangup.recv() => inner.reload.notify_one(),
             () = inner.reload.notified() => {
                 notifier.send("RELOADING=1");
-                inner.read_again(path);
+                inner.read_again(path, &sound);
                 notifier.send("READY=1");
             }
             _ = alive.tick() => if watchdog.is_some() { notifier.send("WATCHDOG=1") },

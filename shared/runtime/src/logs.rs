@@ -31,5 +31,13 @@ pub(crate) fn start(suite: &Suite) -> Result<(), Failure> {
             .with_span_list(false)
             .try_init()
     };
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(
+            place,
+            "a defect: {}",
+            panic.payload_as_str().unwrap_or("panic")
+        );
+    }));
     Ok(())
 }

@@ -74,6 +74,7 @@ impl Histogram {
     }
 }
 
+#[derive(Clone)]
 enum Kind {
     Counter(Counter),
     Gauge(Gauge),
@@ -90,39 +91,57 @@ struct Metric {
 
 static ALL: Mutex<Vec<Metric>> = Mutex::new(Vec::new());
 
-fn register(name: &str, help: &'static str, kind: Kind) {
+/// Adds a metric, or finds the one of that name and labels: a series stands once in the text.
+fn register(name: &str, help: &'static str, kind: Kind) -> Kind {
     let (name, labels) = name.split_once('{').unwrap_or((name, ""));
     let labels = labels.trim_end_matches('}').to_owned();
     let name = format!("posthouse_{name}");
-    ALL.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(Metric {
-            name,
-            labels,
-            help,
-            kind,
-        });
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = |metric: &&Metric| {
+        metric.name == name
+            && metric.labels == labels
+            && std::mem::discriminant(&metric.kind) == std::mem::discriminant(&kind)
+    };
+    if let Some(known) = all.iter().find(same) {
+        return known.kind.clone();
+    }
+    // Series of one name stand together, whenever they were registered.
+    let at = all
+        .iter()
+        .rposition(|metric| metric.name == name)
+        .map_or(all.len(), |last| last + 1);
+    let metric = Metric {
+        name,
+        labels,
+        help,
+        kind: kind.clone(),
+    };
+    all.insert(at, metric);
+    kind
 }
 
 /// A new counter; the name may carry labels: `smtpd_refused_total{reason="relay"}`.
 pub fn counter(name: &str, help: &'static str) -> Counter {
-    let counter = Counter::default();
-    register(name, help, Kind::Counter(counter.clone()));
-    counter
+    match register(name, help, Kind::Counter(Counter::default())) {
+        Kind::Counter(counter) => counter,
+        _ => Counter::default(),
+    }
 }
 
 /// A new gauge.
 pub fn gauge(name: &str, help: &'static str) -> Gauge {
-    let gauge = Gauge::default();
-    register(name, help, Kind::Gauge(gauge.clone()));
-    gauge
+    match register(name, help, Kind::Gauge(Gauge::default())) {
+        Kind::Gauge(gauge) => gauge,
+        _ => Gauge::default(),
+    }
 }
 
 /// A new histogram, in seconds.
 pub fn histogram(name: &str, help: &'static str) -> Histogram {
-    let histogram = Histogram::default();
-    register(name, help, Kind::Histogram(histogram.clone()));
-    histogram
+    match register(name, help, Kind::Histogram(Histogram::default())) {
+        Kind::Histogram(histogram) => histogram,
+        _ => Histogram::default(),
+    }
 }
 
 /// All of them in the text format of Prometheus.
@@ -190,6 +209,19 @@ fn write_histogram(out: &mut String, name: &str, labels: &str, histogram: &Histo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_series_stands_once_and_beside_those_of_its_name() {
+        counter("twice_total{reason=\"a\"}", "Twice.").add_one();
+        gauge("between", "Between.").set(1);
+        counter("twice_total{reason=\"b\"}", "Twice.").add_one();
+        counter("twice_total{reason=\"a\"}", "Twice.").add_one();
+        let text = text();
+        let series =
+            "posthouse_twice_total{reason=\"a\"} 2\nposthouse_twice_total{reason=\"b\"} 1\n";
+        assert!(text.contains(series), "{text}");
+        assert_eq!(text.matches("# TYPE posthouse_twice_total").count(), 1);
+    }
 
     #[test]
     fn the_text_is_what_prometheus_reads() {

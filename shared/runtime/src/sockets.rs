@@ -1,9 +1,8 @@
 //! Listening sockets: passed by the service manager, or bound by ourselves while we still may.
 
 use crate::Failure;
-use std::collections::HashMap;
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -43,9 +42,13 @@ pub(crate) enum Bound {
     Unix(UnixListener),
 }
 
-/// Sockets that the service manager opened for us (sd_listen_fds(3)), by name.
+/// Connections that the kernel completes before we accept them; it takes less where net.core.somaxconn is less.
+const BACKLOG: i32 = 4096;
+
+/// Sockets that the service manager opened for us (sd_listen_fds(3)): name and socket, in its order. A name may come
+/// several times.
 #[derive(Debug, Default)]
-pub(crate) struct Passed(HashMap<String, OwnedFd>);
+pub(crate) struct Passed(Vec<(String, OwnedFd)>);
 
 impl Passed {
     pub(crate) fn take() -> Self {
@@ -79,7 +82,7 @@ impl Passed {
 
     /// The socket of that name, passed or newly bound.
     pub(crate) fn listen(&mut self, listen: &Listen) -> Result<Bound, Failure> {
-        let passed = self.0.remove(&listen.name);
+        let passed = self.named(&listen.name);
         if let Some(path) = listen.address.strip_prefix("unix:") {
             return match passed {
                 Some(descriptor) => Ok(Bound::Unix(descriptor.into())),
@@ -104,14 +107,24 @@ impl Passed {
                 listen.address, listen.name
             ))
         };
-        TcpListener::bind(&listen.address)
-            .map(Bound::Tcp)
-            .map_err(failed)
+        let listener = TcpListener::bind(&listen.address).map_err(failed)?;
+        deepen(&listener);
+        Ok(Bound::Tcp(listener))
+    }
+
+    fn named(&mut self, name: &str) -> Option<OwnedFd> {
+        let at = self.0.iter().position(|(passed, _)| passed == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Names of sockets that nobody asked for.
+    pub(crate) fn left(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     /// The control socket.
     pub(crate) fn control(&mut self, path: &Path) -> Result<UnixListener, Failure> {
-        match self.0.remove("control") {
+        match self.named("control") {
             Some(descriptor) => Ok(descriptor.into()),
             None => bind_unix(path),
         }
@@ -137,7 +150,17 @@ fn bind_unix(path: &Path) -> Result<UnixListener, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    UnixListener::bind(path).map_err(failed)
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    deepen(&listener);
+    Ok(listener)
+}
+
+/// A listener of the standard library has room for 128; a burst of connections beyond it would wait a second (TCP) or
+/// fail (local).
+fn deepen(listener: impl AsFd) {
+    if let Err(error) = rustix::net::listen(listener, BACKLOG) {
+        tracing::debug!(%error, "the backlog stays as it was");
+    }
 }
 
 /// The name of a role's socket.

@@ -149,8 +149,8 @@ impl Inner {
     }
 
     /// Reads the configuration again; the old one stays in force if the new one is not sound.
-    pub(crate) fn read_again(&self, path: &Path) {
-        match Document::load(path).and_then(|document| document.suite().map(|_| document)) {
+    pub(crate) fn read_again(&self, path: &Path, sound: impl Fn(&Document) -> Result<(), Failure>) {
+        match Document::load(path).and_then(|document| sound(&document).map(|()| document)) {
             Ok(document) => {
                 self.document.send_replace(Arc::new(document));
                 tracing::info!("configuration read again");

@@ -142,10 +142,19 @@ impl Identity {
         let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
         let mode = if self.group.is_some() { 0o660 } else { 0o600 };
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed)?;
-        if let (Some(group), Some(account)) = (self.group, &self.become_account) {
-            chown(path, Some(account.uid), Some(group)).map_err(failed)?;
+        match (self.group, &self.become_account) {
+            (Some(group), Some(account)) => {
+                chown(path, Some(account.uid), Some(group)).map_err(failed)
+            }
+            // Started as our own account: a member may give its file to the group.
+            (Some(group), None) => {
+                if let Err(error) = chown(path, None, Some(group)) {
+                    tracing::warn!(path = %path.display(), %error, "other daemons cannot reach this socket: the account is not in the group {GROUP}");
+                }
+                Ok(())
+            }
+            (None, _) => Ok(()),
         }
-        Ok(())
     }
 
     /// Becomes the account, for good. One thread only: the kernel's call concerns one.
