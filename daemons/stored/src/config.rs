@@ -14,7 +14,7 @@ pub struct Config {
     pub waiting: usize,
     /// Octets of one message at most. 256 MiB.
     pub message_bytes: u64,
-    /// Files for large messages that are open at once; and for one connection. 256 and 256.
+    /// Files for large messages that are open at once. 256.
     pub uploads: usize,
     /// Seconds after which an upload that was not used is removed. 3,600.
     pub upload_seconds: u64,

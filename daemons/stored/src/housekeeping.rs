@@ -73,6 +73,9 @@ impl Housekeeper {
     /// Removes bodies outside of the database. Nobody puts one there meanwhile, so that none is removed that has just come
     /// back.
     async fn remove_outside(&self) -> Result<(), store::Error> {
+        if self.writer.gone().await?.is_empty() {
+            return Ok(());
+        }
         let _alone = self.outside.write().await;
         let gone = self.writer.gone().await?;
         for id in &gone {

@@ -84,24 +84,26 @@ impl Reader {
         .transpose()
     }
 
-    /// All mailboxes of an account with their counters, by name.
+    /// All mailboxes of an account with their counters, by name, in the order of its octets.
     ///
     /// # Errors
     /// [`Error`]
     pub async fn mailboxes(&self, account: AccountId) -> Result<Vec<Mailbox>, Error> {
         let subscribed: HashSet<String> = self.subscriptions(account).await?.into_iter().collect();
         let text = format!(
-            "SELECT {} FROM mailbox m JOIN mailbox_state s ON s.id = m.id WHERE m.account = ? ORDER BY m.name",
+            "SELECT {} FROM mailbox m JOIN mailbox_state s ON s.id = m.id WHERE m.account = ?",
             Mailbox::COLUMNS
         );
         let rows = self.db.fetch_all(&text, args![account.0]).await?;
-        rows.iter()
-            .map(|row| {
-                let mut mailbox = Mailbox::read(row)?;
-                mailbox.subscribed = subscribed.contains(&mailbox.name);
-                Ok(mailbox)
-            })
-            .collect()
+        let mut mailboxes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let mut mailbox = Mailbox::read(row)?;
+            mailbox.subscribed = subscribed.contains(&mailbox.name);
+            mailboxes.push(mailbox);
+        }
+        // The databases sort by collations of their own.
+        mailboxes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(mailboxes)
     }
 
     /// The subscribed names, whether there is such a mailbox or not.
