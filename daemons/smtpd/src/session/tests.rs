@@ -16,6 +16,7 @@ use types::{AccountId, Body, BodyType, Grant, QueueId, Rights, Route};
 /// authd and queued in one: `jane@example.org` is local, `other.example` is elsewhere.
 #[derive(Default)]
 struct Memory {
+    bindings: Mutex<Vec<(String, types::Octets)>>,
     commits: Mutex<Vec<(Commit, Vec<u8>)>>,
     fault: Mutex<Option<FaultKind>>,
     spools: Mutex<HashMap<u64, std::path::PathBuf>>,
@@ -61,6 +62,7 @@ impl Backend for Arc<Memory> {
 
     async fn auth_start(&self, _: TraceId, start: AuthStart) -> Result<AuthReply, Fault> {
         self.fail()?;
+        *self.bindings.lock().unwrap() = start.client.bindings.clone();
         Ok(match (start.mechanism.as_str(), start.initial.as_deref()) {
             ("PLAIN", Some(b"\0jane\0secret")) => success(None),
             ("PLAIN", Some(_)) => AuthReply::Failure {
@@ -151,6 +153,14 @@ struct Client {
 
 impl Client {
     fn connect(role: ListenerRole, change: impl FnOnce(&mut Policy)) -> Self {
+        Self::connect_tls(role, None, change)
+    }
+
+    fn connect_tls(
+        role: ListenerRole,
+        tls: Option<TlsAcceptor>,
+        change: impl FnOnce(&mut Policy),
+    ) -> Self {
         let config = Config::default();
         let mut policy = Policy {
             hostname: "mx.example.org".to_owned(),
@@ -165,17 +175,22 @@ impl Client {
         policy.limits.unknown_delay_ms = 0;
         change(&mut policy);
         let memory = Arc::new(Memory::default());
+        let mode = if tls.is_some() {
+            TlsMode::Starttls
+        } else {
+            TlsMode::None
+        };
         let service = Arc::new(Service {
             backend: Arc::clone(&memory),
             policy,
             clients: Arc::default(),
             confirmed: ConfirmedRecipients::default(),
-            tls: None,
+            tls,
         });
         let door = Arc::new(Door {
             name: "test".to_owned(),
             role,
-            tls: TlsMode::None,
+            tls: mode,
             auth: role == ListenerRole::Submission,
         });
         let peer = Peer {
@@ -760,4 +775,89 @@ async fn order_matters() {
     assert!(recipient.notify.success && recipient.notify.delay && !recipient.notify.failure);
     let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
     assert!(prefix.contains(" with UTF8SMTP id "));
+}
+
+/// A certificate of our own on both sides.
+fn tls_ends() -> (TlsAcceptor, tokio_rustls::TlsConnector) {
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types};
+    let made = rcgen::generate_simple_self_signed(vec!["mx.example.org".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (
+        TlsAcceptor::from(Arc::new(server)),
+        tokio_rustls::TlsConnector::from(Arc::new(client)),
+    )
+}
+
+#[tokio::test]
+async fn starttls_forgets_what_was_said_and_binds_the_login() {
+    let (acceptor, connector) = tls_ends();
+    let mut client = Client::connect_tls(ListenerRole::Submission, Some(acceptor), |policy| {
+        policy.auth_without_tls = false;
+    });
+    client.expect("220").await;
+    let offer = client.ask("EHLO plain.example\r\n", "250").await;
+    assert!(offer.contains("STARTTLS") && !offer.contains("AUTH") && !offer.contains("REQUIRETLS"));
+    client
+        .ask("AUTH PLAIN AGphbmUAc2VjcmV0\r\n", "538 5.7.11")
+        .await;
+    client
+        .ask("MAIL FROM:<jane@example.org>\r\n", "530 5.7.0")
+        .await;
+    // What is pipelined behind STARTTLS is nobody's word.
+    client
+        .ask("STARTTLS\r\nEHLO injected.example\r\nNOOP\r\n", "220 2.0.0")
+        .await;
+    assert!(client.held.is_empty());
+    let name = tokio_rustls::rustls::pki_types::ServerName::try_from("mx.example.org").unwrap();
+    let mut stream = connector.connect(name, client.stream).await.unwrap();
+    let secret = stream
+        .get_ref()
+        .1
+        .export_keying_material([0_u8; 32], b"EXPORTER-Channel-Binding", Some(b""))
+        .unwrap();
+    let script = "MAIL FROM:<>\r\nEHLO secure.example\r\nSTARTTLS\r\nAUTH PLAIN AGphbmUAc2VjcmV0\r\nMAIL FROM:<jane@example.org> REQUIRETLS\r\nRCPT TO:<a@other.example>\r\nDATA\r\nFrom: jane@example.org\r\n\r\n.\r\nQUIT\r\n";
+    stream.write_all(script.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    assert!(
+        said.starts_with("503 5.5.1 "),
+        "EHLO must come again: {said}"
+    );
+    assert!(said.contains(" AUTH SCRAM-SHA-256-PLUS ".trim_start()) && said.contains("REQUIRETLS"));
+    assert!(!said.contains("STARTTLS\r\n"));
+    for code in [
+        "503 5.5.1 TLS is on",
+        "235 2.7.0",
+        "250 2.1.0",
+        "250 2.1.5",
+        "354",
+        "250 2.0.0 Queued",
+        "221 2.0.0",
+    ] {
+        assert!(said.contains(&format!("\r\n{code}")), "{code} in {said}");
+    }
+    let bindings = client.memory.bindings.lock().unwrap().clone();
+    let bound = (
+        "tls-exporter".to_owned(),
+        types::Octets::from(secret.to_vec()),
+    );
+    assert!(bindings.contains(&bound));
+    let (commit, _) = client.memory.commits.lock().unwrap().remove(0);
+    assert!(commit.envelope.require_tls);
+    let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
+    assert!(
+        prefix.contains("\r\n\t(using TLSv1.3 with cipher TLS_AES_"),
+        "{prefix}"
+    );
+    assert!(prefix.contains(" with ESMTPSA id "));
 }
