@@ -9,7 +9,7 @@ use crate::table::Waiting;
 use crate::table_control::{Action, Listed, normal};
 use ipc::api::queued::{QueueDetail, QueueEntry, QueueFigures, QueueFilter, QueueRecipient};
 use ipc::{Fault, FaultKind};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use types::{Enhanced, QueueId, Status};
@@ -210,7 +210,8 @@ impl Core {
         if matches!(action, Action::Retry | Action::Reroute(_)) {
             self.relays.reopen();
         }
-        let mut count = 0;
+        // One that is moved meanwhile is found in both.
+        let mut concerned = BTreeSet::new();
         for message in self.fresh_matching(filter, None) {
             let mut steer = message.steer();
             match &action {
@@ -220,7 +221,7 @@ impl Core {
                 Action::Remove => steer.removed = Some(false),
                 Action::Retry => {}
             }
-            count += 1;
+            concerned.insert(message.id);
         }
         let mut after = Some(QueueId(0));
         while let Some(from) = after {
@@ -238,9 +239,10 @@ impl Core {
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                     Some(n.saturating_sub(less))
                 });
-            count += found;
+            concerned.extend(found);
             after = next;
         }
+        let count = concerned.len() as u64;
         self.due.notify_one();
         tracing::info!(?action, messages = count, "by the operator");
         Ok(count)

@@ -188,8 +188,8 @@ pub struct Core {
 pub(crate) struct Left {
     /// The messages of the journal.
     pub(crate) messages: Vec<(QueueId, journal::Entry)>,
-    /// Bodies in the spool of none of these messages.
-    pub(crate) bodies: Vec<QueueId>,
+    /// Bodies in the spool of none of these messages, and whether their messages are known to be done.
+    pub(crate) bodies: Vec<(QueueId, bool)>,
 }
 
 /// See [`Core::busy`].
@@ -281,6 +281,10 @@ impl Core {
             Spool::open(&directory.join("spool"), config.spool_slots).map_err(disk("the spool"))?;
         let mut bodies = spool.ids().map_err(disk("the spool"))?;
         bodies.retain(|id| replay.binary_search_by_key(id, |(id, _)| *id).is_err());
+        let bodies = bodies
+            .into_iter()
+            .map(|id| (id, seen.ids.contains(&id.0)))
+            .collect();
         let core = Arc::new(Self {
             ids,
             reader: journal.reader(),
@@ -375,11 +379,12 @@ impl Core {
         std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Removes a body that had no message when this run began, unless one is being committed under its id.
-    pub(crate) fn remove_orphan(&self, id: QueueId) {
+    /// Removes a body that had no message when this run began, unless one is being committed under its id. `done`: its
+    /// message is known to be done, so none ever is.
+    pub(crate) fn remove_orphan(&self, id: QueueId, done: bool) {
         // A commit asks here first, so none begins meanwhile.
         let seen = self.seen();
-        if !seen.ids.contains(&id.0) && !seen.under_way.contains_key(&id.0) {
+        if done || !(seen.ids.contains(&id.0) || seen.under_way.contains_key(&id.0)) {
             tracing::info!(%id, "an orphan of the spool is removed");
             self.spool.remove(id);
         }
@@ -677,9 +682,8 @@ impl Core {
         let jobs = jobs(&message, recipients);
         if jobs.is_empty() {
             // All were done, and only the mark is missing.
-            message.progress().jobs = 0;
-            self.writer.later(vec![Entry::free(id.0)], false);
-            self.forget(&message);
+            let core = Arc::clone(self);
+            tokio::spawn(async move { core.finish(&message).await });
             return;
         }
         message.progress().jobs = jobs.len();

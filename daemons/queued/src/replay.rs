@@ -91,13 +91,14 @@ fn begin(core: &Arc<Core>, id: QueueId, records: &Records) -> Result<(), String>
 }
 
 /// Removes bodies of messages that are neither in the journal nor in the table.
-async fn remove_orphans(core: &Arc<Core>, bodies: &[QueueId]) {
+async fn remove_orphans(core: &Arc<Core>, bodies: &[(QueueId, bool)]) {
     for batch in bodies.chunks(BATCH) {
-        let Some(tabled) = known(core, batch).await else {
+        let ids: Vec<QueueId> = batch.iter().map(|(id, _)| *id).collect();
+        let Some(tabled) = known(core, &ids).await else {
             return;
         };
-        for id in batch.iter().filter(|id| !tabled.contains(id)) {
-            core.remove_orphan(*id);
+        for (id, done) in batch.iter().filter(|(id, _)| !tabled.contains(id)) {
+            core.remove_orphan(*id, *done);
         }
     }
     match core.table.figures().await {

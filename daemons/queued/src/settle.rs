@@ -239,6 +239,16 @@ impl Core {
         }
     }
 
+    /// Frees a message of the journal of which nothing is left.
+    pub(crate) async fn finish(self: &Arc<Self>, message: &Message) {
+        if self.mark_surely(Entry::free(message.id.0)).await {
+            self.forget(message);
+            if message.head.spooled {
+                self.spool.remove(message.id);
+            }
+        }
+    }
+
     async fn settle_table(self: &Arc<Self>, job: &Job, sorted: Sorted, fresh: Vec<Fresh>) {
         if !fresh.is_empty() && !self.accept_surely(fresh, None).await {
             return;

@@ -141,7 +141,7 @@ impl Table {
             .collect())
     }
 
-    /// Does it to a page of what the filter finds behind `after`. Gives how many messages it concerned, those of which nothing
+    /// Does it to a page of what the filter finds behind `after`. Gives the messages it concerned, those of which nothing
     /// is left, and where the next page begins.
     pub(crate) async fn act(
         &self,
@@ -149,12 +149,12 @@ impl Table {
         action: &Action,
         after: QueueId,
         now: u64,
-    ) -> Result<(u64, Vec<QueueId>, Option<QueueId>), Error> {
+    ) -> Result<(Vec<QueueId>, Vec<QueueId>, Option<QueueId>), Error> {
         const PAGE: u32 = 500;
         let mut tx = self.db().await?.begin().await?;
         let ids = self.find(&mut tx, filter, after, PAGE).await?;
         let Some(Value::Int(last)) = ids.last() else {
-            return Ok((0, Vec::new(), None));
+            return Ok((Vec::new(), Vec::new(), None));
         };
         let next = (ids.len() == PAGE as usize).then_some(QueueId(last.cast_unsigned()));
         // A filter by recipient concerns these recipients; all other filters concern messages.
@@ -191,16 +191,17 @@ impl Table {
             ids.clone(),
         )
         .await?;
+        let found: Vec<QueueId> = ids
+            .iter()
+            .filter_map(|id| match id {
+                Value::Int(id) => Some(QueueId(id.cast_unsigned())),
+                _ => None,
+            })
+            .collect();
         let mut gone = Vec::new();
         match action {
             Action::Remove => {
-                let touched: BTreeSet<QueueId> = ids
-                    .iter()
-                    .filter_map(|id| match id {
-                        Value::Int(id) => Some(QueueId(id.cast_unsigned())),
-                        _ => None,
-                    })
-                    .collect();
+                let touched: BTreeSet<QueueId> = found.iter().copied().collect();
                 gone = remove_empty(&mut tx, touched).await?;
             }
             Action::Hold => {}
@@ -215,7 +216,7 @@ impl Table {
             }
         }
         tx.commit().await?;
-        Ok((ids.len() as u64, gone, next))
+        Ok((found, gone, next))
     }
 }
 
