@@ -24,6 +24,7 @@
 mod backend;
 mod clients;
 mod config;
+mod figures;
 mod header;
 mod listener;
 mod peers;
@@ -124,6 +125,7 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         },
         clients: Arc::clone(&clients),
         confirmed: recipients::ConfirmedRecipients::default(),
+        figures: figures::Figures::default(),
         tls,
     });
     let networks = Arc::new(Networks {

@@ -168,11 +168,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         tracing::info!(trace = %self.trace, client = %self.client(), login = login.name, "logged in");
         self.counters.idle = 0;
+        self.service.figures.logins.add_one();
         self.login = Some(login);
         self.reply(235, Some(Enhanced(2, 7, 0)), "Welcome");
     }
 
     async fn login_failed(&mut self, reason: AuthFailure, delay_ms: u32) -> Result<(), End> {
+        self.service.figures.failed_logins.add_one();
         tracing::info!(trace = %self.trace, client = %self.client(), ?reason, "login failed");
         tokio::time::sleep(Duration::from_millis(u64::from(delay_ms.min(30_000)))).await;
         let (code, enhanced, text) = match reason {

@@ -261,7 +261,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         if code == 250 {
             self.counters.messages += 1;
             self.counters.idle = 0;
+            self.service.figures.accepted.add_one();
         } else {
+            let figures = &self.service.figures;
+            if code < 500 {
+                figures.postponed.add_one();
+            } else {
+                figures.refused.add_one();
+            }
             tracing::info!(%trace, client = %self.client(), code, text, "message refused");
         }
         // RFC 2033 4.2: one answer for each recipient
@@ -330,8 +337,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             prefix,
             body,
         };
-        match self.service.backend.commit(commit).await {
+        let began = Instant::now();
+        let committed = self.service.backend.commit(commit).await;
+        self.service.figures.commit.observe(began.elapsed());
+        match committed {
             Ok(()) => {
+                self.service.figures.octets.add(size);
                 tracing::info!(%trace, %id, client = %self.client(), sender, recipients, size, "accepted");
                 (250, Enhanced(2, 0, 0), format!("Queued as {id}"))
             }

@@ -190,6 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     }
 
     fn relaying_denied(&mut self, trace: TraceId, address: &Address) {
+        self.service.figures.relaying.add_one();
         tracing::info!(%trace, client = %self.client(), %address, "relaying denied");
         let text = format!(
             "Relaying denied: {} is not a domain of ours. Our users log in on the submission port",
@@ -202,6 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     async fn unknown(&mut self, trace: TraceId, address: &Address) -> Result<(), End> {
         let limits = self.service.policy.limits.clone();
         self.counters.unknown += 1;
+        self.service.figures.unknown.add_one();
         let of_address = self
             .seat
             .as_ref()

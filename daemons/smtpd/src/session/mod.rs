@@ -14,6 +14,7 @@ mod transaction;
 use crate::backend::Backend;
 use crate::clients::{Clients, Seat};
 use crate::config::{Limits, LineEndingPolicy, ListenerRole, Timeouts, TlsMode};
+use crate::figures::Figures;
 use crate::recipients::ConfirmedRecipients;
 use input::Input;
 use ipc::api::authd::Login;
@@ -38,6 +39,8 @@ pub struct Service<B> {
     pub clients: Arc<Clients>,
     /// Recipients confirmed lately.
     pub confirmed: ConfirmedRecipients,
+    /// What is counted.
+    pub figures: Figures,
     /// Present if there are certificates.
     pub tls: Option<TlsAcceptor>,
 }
@@ -183,11 +186,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     pub async fn run(mut self) {
         let started = Instant::now();
         tracing::debug!(trace = %self.trace, listener = self.door.name, client = %self.client(), "connected");
+        self.service.figures.sessions.add_one();
+        self.service.figures.open.change(1);
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
         self.drop_transaction().await;
+        self.service.figures.open.change(-1);
         let reason = match end {
             End::Said(reason) => {
                 self.close().await;

@@ -185,6 +185,7 @@ impl Client {
             policy,
             clients: Arc::default(),
             confirmed: ConfirmedRecipients::default(),
+            figures: Figures::default(),
             tls,
         });
         let door = Arc::new(Door {

@@ -1,0 +1,57 @@
+//! What is counted, for Prometheus.
+
+use runtime::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// The figures of all sessions.
+#[derive(Debug)]
+pub struct Figures {
+    /// Sessions begun.
+    pub sessions: Counter,
+    /// Sessions now.
+    pub open: Gauge,
+    /// Messages acknowledged with 250.
+    pub accepted: Counter,
+    /// Octets of these, as they came.
+    pub octets: Counter,
+    /// Messages answered 5xx after their end.
+    pub refused: Counter,
+    /// Messages answered 4xx after their end.
+    pub postponed: Counter,
+    /// Recipients that are not known.
+    pub unknown: Counter,
+    /// Recipients elsewhere, for a client that may not relay.
+    pub relaying: Counter,
+    /// Logins that succeeded.
+    pub logins: Counter,
+    /// Logins that failed.
+    pub failed_logins: Counter,
+    /// From handing a message to queued to its answer.
+    pub commit: Histogram,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            sessions: counter("smtpd_sessions_total", "Sessions begun"),
+            open: gauge("smtpd_sessions", "Sessions now"),
+            accepted: counter("smtpd_accepted_total", "Messages that were acknowledged"),
+            octets: counter("smtpd_accepted_bytes_total", "Octets of these"),
+            refused: counter("smtpd_refused_total", "Messages refused for good"),
+            postponed: counter("smtpd_postponed_total", "Messages refused for now"),
+            unknown: counter(
+                "smtpd_recipients_refused_total{reason=\"unknown\"}",
+                "Recipients refused",
+            ),
+            relaying: counter(
+                "smtpd_recipients_refused_total{reason=\"relaying\"}",
+                "Recipients refused",
+            ),
+            logins: counter("smtpd_logins_total{result=\"ok\"}", "Logins"),
+            failed_logins: counter("smtpd_logins_total{result=\"failed\"}", "Logins"),
+            commit: histogram(
+                "smtpd_commit_seconds",
+                "From handing a message to queued to its answer",
+            ),
+        }
+    }
+}
