@@ -45,12 +45,13 @@ impl Certificates {
                 if let Err(error) = client.call(TraceId(0), &WatchCertificates).await {
                     tracing::debug!(%error, "keyd does not tell of changes now");
                 }
-                if events.next().await.is_none() {
-                    return;
-                }
+                // Asked after it began to watch, so that no change falls between.
                 let new = Arc::new(ask(&client, &signer).await);
                 *current.write().unwrap_or_else(PoisonError::into_inner) = new;
                 tracing::debug!("certificates read again");
+                if events.next().await.is_none() {
+                    return;
+                }
             }
         });
         Self { chosen }

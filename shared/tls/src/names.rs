@@ -46,3 +46,60 @@ impl Chosen {
         found.or(self.default.as_ref()).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::signer::RemoteKey;
+    use ipc::blocking;
+    use rustls_pki_types::CertificateDer;
+    use types::Role;
+
+    fn chosen(names: &[&[&str]]) -> Chosen {
+        let keyd = Arc::new(blocking::Client::new(Role::Imapd, Role::Keyd, "/nowhere"));
+        let key = |at: usize| {
+            let chain = vec![CertificateDer::from(vec![u8::try_from(at).unwrap()])];
+            let key = Arc::new(RemoteKey::new(0, &[], Arc::clone(&keyd)));
+            Arc::new(CertifiedKey::new(chain, key))
+        };
+        let keys = names.iter().enumerate().map(|(at, names)| {
+            let names = names.iter().map(|name| (*name).to_owned());
+            (names.collect(), key(at))
+        });
+        Chosen::new(keys.collect())
+    }
+
+    fn which(chosen: &Chosen, name: Option<&str>) -> Option<u8> {
+        let key = chosen.for_name(name)?;
+        key.cert.first()?.as_ref().first().copied()
+    }
+
+    #[test]
+    fn exact_names_go_before_wildcards_and_these_before_the_default() {
+        let chosen = chosen(&[
+            &["mail.example.org"],
+            &["*.example.org", "example.org"],
+            &["imap.example.org", "mail.example.org"],
+        ]);
+        for (name, at) in [
+            (None, 0),
+            (Some("mail.example.org"), 0),
+            (Some("MAIL.Example.ORG"), 0),
+            (Some("imap.example.org"), 2),
+            (Some("smtp.example.org"), 1),
+            (Some("example.org"), 1),
+            // RFC 6125 6.4.3: a wildcard is one label.
+            (Some("a.b.example.org"), 0),
+            (Some("elsewhere.test"), 0),
+            (Some("org"), 0),
+        ] {
+            assert_eq!(which(&chosen, name), Some(at), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn without_certificates_there_is_none() {
+        assert_eq!(which(&chosen(&[]), Some("example.org")), None);
+    }
+}
