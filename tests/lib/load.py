@@ -1,6 +1,7 @@
 """A load of unique messages that knows what it was promised."""
 
 import collections
+import imaplib
 import itertools
 import re
 import smtplib
@@ -118,7 +119,11 @@ class Load:
 
         def all_there():
             nonlocal found
-            found = self.arrived()
+            try:
+                found = self.arrived()
+            except (imaplib.IMAP4.error, OSError):
+                # What is away comes back.
+                return False
             return all(found[name] for name in self.acknowledged)
 
         missing = lambda: [name for name in self.acknowledged if not found.get(name)]

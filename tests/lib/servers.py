@@ -60,7 +60,11 @@ class Server:
 
     def stop(self, how=signal.SIGTERM):
         if self.process and self.process.poll() is None:
-            self.process.send_signal(how)
+            if how == signal.SIGKILL:
+                # With its children, as when the machine stops: postgres has many.
+                os.killpg(self.process.pid, how)
+            else:
+                self.process.send_signal(how)
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
