@@ -235,7 +235,8 @@ impl Core {
             }
             let less = gone.len() as u64;
             let _ = self
-                .tabled
+                .table
+                .count
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                     Some(n.saturating_sub(less))
                 });

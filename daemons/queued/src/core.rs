@@ -1,6 +1,7 @@
 //! The queue itself: what it holds, and how a message comes in.
 
 use crate::config::Config;
+use crate::counters::Counters;
 use crate::ids::Ids;
 use crate::local::Locals;
 use crate::message::{Content, Fresh, Home, Job, Message};
@@ -9,6 +10,7 @@ use crate::record::{self, Head, Note};
 use crate::relays::Relays;
 use crate::report::Reporter;
 use crate::rights::{Allowed, Gate};
+use crate::seen::{Look, Seen, outcome_of};
 use crate::spool::Spool;
 use crate::table::{LOCAL, Table, Waiting};
 use crate::table_writer::TableWriter;
@@ -17,17 +19,13 @@ use ipc::api::queued::{Commit, Right};
 use ipc::api::relayd::Relay;
 use ipc::{Fault, FaultKind};
 use journal::{Journal, Kind, Reader};
-use runtime::metrics::{self, Counter, Gauge, Histogram};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
 use types::{Address, Body, QueueId, Role, Route};
-
-/// Ids that are remembered after their messages are done, so that a repeated commit is known.
-const REMEMBERED: usize = 65_536;
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
@@ -42,108 +40,11 @@ pub(crate) fn now() -> u64 {
     now_ms() / 1000
 }
 
-/// Ids that were committed, also those that are done.
-#[derive(Debug, Default)]
-struct Seen {
-    ids: HashSet<u64>,
-    order: VecDeque<u64>,
-    /// Those being committed, and who waits for the same.
-    under_way: HashMap<u64, Awaited>,
-}
-
-/// What is known of an id that is to be committed.
-enum Look {
-    Done,
-    UnderWay(Awaited),
-    New(watch::Sender<Option<Result<(), Fault>>>),
-}
-
-type Awaited = watch::Receiver<Option<Result<(), Fault>>>;
-
-/// How the same commit, made by another call, ended.
-async fn outcome_of(mut same: Awaited) -> Result<(), Fault> {
-    let end = same
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|end| end.clone());
-    end.unwrap_or_else(|| {
-        Err(Fault::new(
-            FaultKind::Temporary,
-            "the same commit broke off",
-        ))
-    })
-}
-
-impl Seen {
-    fn look(&mut self, id: QueueId) -> Look {
-        if let Some(same) = self.under_way.get(&id.0) {
-            return Look::UnderWay(same.clone());
-        }
-        if self.ids.contains(&id.0) {
-            return Look::Done;
-        }
-        let (sender, receiver) = watch::channel(None);
-        self.under_way.insert(id.0, receiver);
-        Look::New(sender)
-    }
-
-    fn insert(&mut self, id: u64) {
-        if self.ids.insert(id) {
-            self.order.push_back(id);
-        }
-        while self.order.len() > REMEMBERED {
-            if let Some(old) = self.order.pop_front() {
-                self.ids.remove(&old);
-            }
-        }
-    }
-}
-
 /// Free room as it was looked at last.
 #[derive(Debug, Default)]
 struct Room {
     looked: AtomicU64,
     low: AtomicBool,
-}
-
-/// Figures since the start.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    pub(crate) accepted: Counter,
-    pub(crate) delivered: Counter,
-    pub(crate) relayed: Counter,
-    pub(crate) deferred: Counter,
-    pub(crate) failed: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) reports: Counter,
-    pub(crate) in_journal: Gauge,
-    pub(crate) commit: Histogram,
-}
-
-impl Counters {
-    fn new() -> Self {
-        Self {
-            accepted: metrics::counter("queued_accepted_total", "Messages that were accepted"),
-            delivered: metrics::counter("queued_delivered_total", "Recipients delivered to here"),
-            relayed: metrics::counter("queued_relayed_total", "Recipients handed to other hosts"),
-            deferred: metrics::counter(
-                "queued_deferred_total",
-                "Attempts for a recipient that failed for now",
-            ),
-            failed: metrics::counter("queued_failed_total", "Recipients given up"),
-            refused: metrics::counter("queued_refused_total", "Commits that were refused"),
-            reports: metrics::counter("queued_reports_total", "Reports written to senders"),
-            in_journal: metrics::gauge(
-                "queued_journal_messages",
-                "Messages whose first attempts are not over",
-            ),
-            commit: metrics::histogram(
-                "queued_commit_seconds",
-                "Time from a commit's call to its answer",
-            ),
-        }
-    }
 }
 
 /// The queue.
@@ -165,8 +66,6 @@ pub struct Core {
     pub(crate) due: Notify,
     /// Messages of the table that are in memory.
     pub(crate) loaded: AtomicU64,
-    /// Messages in the table, about.
-    pub(crate) tabled: AtomicU64,
     pub(crate) stopping: watch::Sender<bool>,
     /// Whether all that an earlier run left is begun.
     pub(crate) replayed: watch::Sender<bool>,
@@ -302,7 +201,6 @@ impl Core {
             counters: Counters::new(),
             due: Notify::new(),
             loaded: AtomicU64::new(0),
-            tabled: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
             replayed: watch::Sender::new(false),
             gate: Gate::new(networks),
@@ -435,7 +333,7 @@ impl Core {
             ));
         }
         let fresh = self.fresh().len();
-        if fresh as u64 + self.tabled.load(Ordering::Relaxed) >= self.config.max_messages
+        if fresh as u64 + self.table.count.load(Ordering::Relaxed) >= self.config.max_messages
             || fresh >= self.config.max_fresh.saturating_mul(2)
         {
             return Err(Fault::new(FaultKind::Busy, "too many messages are queued"));

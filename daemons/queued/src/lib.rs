@@ -33,6 +33,7 @@
 mod config;
 mod control;
 mod core;
+mod counters;
 mod destination;
 mod ids;
 mod loader;
@@ -45,6 +46,7 @@ mod replay;
 mod report;
 mod rights;
 mod schema;
+mod seen;
 mod service;
 mod settle;
 mod spool;
@@ -124,7 +126,7 @@ fn facts(start: &Start<Config>, core: &Arc<Core>) {
         ("failed", |core| core.counters.failed.get()),
         ("reports", |core| core.counters.reports.get()),
         ("in_journal", |core| core.fresh().len() as u64),
-        ("in_table", |core| core.tabled.load(Ordering::Relaxed)),
+        ("in_table", |core| core.table.count.load(Ordering::Relaxed)),
         ("loaded", |core| core.loaded.load(Ordering::Relaxed)),
         ("memory_octets", Core::memory),
         ("journal_octets", |core| core.writer.bytes()),

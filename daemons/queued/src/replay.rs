@@ -7,7 +7,6 @@ use crate::writer::Entry;
 use journal::Entry as Records;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use types::QueueId;
 
@@ -100,9 +99,5 @@ async fn remove_orphans(core: &Arc<Core>, bodies: &[(QueueId, bool)]) {
         for (id, done) in batch.iter().filter(|(id, _)| !tabled.contains(id)) {
             core.remove_orphan(*id, *done);
         }
-    }
-    match core.table.figures().await {
-        Ok(figures) => core.tabled.store(figures.messages, Ordering::Relaxed),
-        Err(error) => tracing::warn!(%error, "counting the queue table"),
     }
 }

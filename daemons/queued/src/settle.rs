@@ -270,11 +270,11 @@ impl Core {
             {
                 Ok(gone) => {
                     if gone {
-                        let _ =
-                            self.tabled
-                                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                                    Some(n.saturating_sub(1))
-                                });
+                        let _ = self.table.count.fetch_update(
+                            Ordering::Relaxed,
+                            Ordering::Relaxed,
+                            |n| Some(n.saturating_sub(1)),
+                        );
                         if job.message.head.spooled {
                             self.spool.remove(id);
                         }
@@ -333,7 +333,7 @@ impl Core {
                 if !self.mark_surely(Entry::free(id.0)).await {
                     return;
                 }
-                self.tabled.fetch_add(1, Ordering::Relaxed);
+                self.table.count.fetch_add(1, Ordering::Relaxed);
                 self.forget(&message);
                 self.due.notify_one();
             }

@@ -4,6 +4,7 @@ use crate::record::{self, Head};
 use crate::schema::{COMPONENT, MIGRATIONS};
 use sql::{Db, Error, Kind, Options, Row, Tx, Value, args};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::OnceCell;
 use types::{QueueId, Status};
 
@@ -68,6 +69,8 @@ pub(crate) struct Table {
     url: String,
     node: String,
     db: OnceCell<Db>,
+    /// Messages in it, about: those that were there at first, and what this node puts in and takes out.
+    pub(crate) count: AtomicU64,
 }
 
 fn malformed(_: record::RecordError) -> Error {
@@ -84,6 +87,7 @@ impl Table {
             url,
             node,
             db: OnceCell::new(),
+            count: AtomicU64::new(0),
         }
     }
 
@@ -101,6 +105,8 @@ impl Table {
                 )
                 .await?;
                 db.execute("UPDATE queue_destination SET next = 0 WHERE failures = 0", args![]).await?;
+                let count = db.fetch_optional("SELECT COUNT(*) FROM queue_message", args![]).await?;
+                self.count.store(count.map_or(Ok(0), |row| row.u64(0))?, Ordering::Relaxed);
                 Ok(db)
             })
             .await

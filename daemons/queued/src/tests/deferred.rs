@@ -30,7 +30,7 @@ async fn what_fails_for_now_waits_in_the_table_and_arrives() {
     );
     empty(&core).await;
     assert_eq!(core.loaded.load(Relaxed), 0);
-    assert_eq!(core.tabled.load(Relaxed), 0);
+    assert_eq!(core.table.count.load(Relaxed), 0);
     assert_eq!(core.memory(), 0);
 }
 
@@ -52,7 +52,7 @@ async fn it_waits_over_a_restart() {
         &["now@example.org", "late@example.net"],
     )
     .await;
-    until("the table", async || core.tabled.load(Relaxed) == 1).await;
+    until("the table", async || core.table.count.load(Relaxed) == 1).await;
     let listed = core.list(&QueueFilter::default(), None, 10).await.unwrap();
     assert_eq!((listed.len(), listed[0].id, listed[0].pending), (1, id, 1));
     let waiting = &listed[0].recipients[0];
@@ -96,7 +96,7 @@ async fn a_dead_destination_is_left_alone() {
         send(&core, "a@example.com", &[&format!("x{count}@example.net")]).await;
     }
     until("the table", async || {
-        core.tabled.load(Relaxed) == 40 && core.fresh().is_empty()
+        core.table.count.load(Relaxed) == 40 && core.fresh().is_empty()
     })
     .await;
     let before = fakes.attempts.load(SeqCst);
@@ -212,7 +212,7 @@ async fn too_many_before_their_first_attempt_go_to_the_table() {
     for _ in 0..9 {
         send(&core, "a@example.com", &["jane@example.org"]).await;
     }
-    until("the table", async || core.tabled.load(Relaxed) >= 3).await;
+    until("the table", async || core.table.count.load(Relaxed) >= 3).await;
     fakes.away.store(false, SeqCst);
     until("all", async || fakes.local().len() == 9).await;
     empty(&core).await;

@@ -16,7 +16,7 @@ async fn with_two_waiting(directory: &Path, fakes: &Arc<Fakes>) -> (Arc<Core>, Q
     fakes.answer("two@example.com", &[later(), done()]);
     let one = send(&core, "jane@example.org", &["one@example.net"]).await;
     let two = send(&core, "joe@example.org", &["two@example.com"]).await;
-    until("the table", async || core.tabled.load(Relaxed) == 2).await;
+    until("the table", async || core.table.count.load(Relaxed) == 2).await;
     (core, one, two)
 }
 
@@ -109,7 +109,7 @@ async fn removing_with_and_without_a_report() {
             .contains("removed from the queue by the operator")
     );
     empty(&core).await;
-    assert_eq!(core.tabled.load(Relaxed), 0);
+    assert_eq!(core.table.count.load(Relaxed), 0);
     assert!(fakes.relayed().is_empty());
 }
 
@@ -141,7 +141,7 @@ async fn what_is_under_way_can_be_held() {
     let id = send(&core, "jane@example.org", &["joe@example.org"]).await;
     assert_eq!(core.act(&ids(&[id]), Action::Hold).await.unwrap(), 1);
     until("the table", async || {
-        core.tabled.load(Relaxed) == 1 && core.fresh().is_empty()
+        core.table.count.load(Relaxed) == 1 && core.fresh().is_empty()
     })
     .await;
     fakes.away.store(false, SeqCst);
