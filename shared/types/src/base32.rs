@@ -13,7 +13,7 @@ pub(crate) fn write(f: &mut std::fmt::Formatter<'_>, value: u64) -> std::fmt::Re
     Ok(())
 }
 
-/// Reads what [`write`] wrote, in either case; `None` for anything else.
+/// Reads what [`write()`] wrote, in either case; `None` for anything else.
 pub(crate) fn read(text: &str) -> Option<u64> {
     if text.len() != 13 {
         return None;

@@ -1,7 +1,7 @@
 //! The words that all daemons share: identifiers, addresses, envelopes, grants, delivery states.
 //!
 //! Pure: no I/O, no clock, no randomness. What travels between daemons is made of these types, so a change here changes
-//! the hash that [ipc]'s hello compares, and a stale daemon is refused instead of misread.
+//! the hash that ipc's hello compares, and a stale daemon is refused instead of misread.
 #![forbid(unsafe_code)]
 
 mod address;

@@ -62,8 +62,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             }
         }
         match section::need(&items) {
-            Need::View => self.from_view(&positions, &items).await?,
-            need => self.from_store(&positions, &items, need).await?,
+            Need::View => self.answer_from_view(&positions, &items).await?,
+            need => self.answer_from_store(&positions, &items, need).await?,
         }
         self.tell(fetch.uid, &[]);
         done("completed")
@@ -104,7 +104,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         }
     }
 
-    async fn from_view(&mut self, positions: &[usize], items: &[FetchItem]) -> Result<(), Refused> {
+    async fn answer_from_view(
+        &mut self,
+        positions: &[usize],
+        items: &[FetchItem],
+    ) -> Result<(), Refused> {
         let shown = self.chosen()?.shown.clone();
         for part in positions.chunks(1024) {
             for position in part {
@@ -123,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         Ok(())
     }
 
-    async fn from_store(
+    async fn answer_from_store(
         &mut self,
         positions: &[usize],
         items: &[FetchItem],
