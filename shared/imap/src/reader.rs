@@ -358,17 +358,19 @@ impl Reader {
         let tail = self
             .held
             .split_off(self.held.len().saturating_sub(HEAD_MAX));
+        // What is beyond the limit is skipped already, however much of it came in one piece.
+        let skipped = self.text.saturating_sub(self.limits.line) as u64;
+        let budget = self.limits.skip.checked_sub(skipped);
         self.reset();
-        match complete {
-            false => {
+        match (budget, complete) {
+            (None, _) => self.state = State::Hopeless,
+            (Some(budget), false) => {
                 self.held = tail;
-                self.state = State::SkipText {
-                    budget: self.limits.skip,
-                };
+                self.state = State::SkipText { budget };
             }
-            true => {
+            (Some(budget), true) => {
                 if let Some((literal, _)) = literal_at_end(trim_line_end(&tail)) {
-                    self.skip_literal(literal, self.limits.skip);
+                    self.skip_literal(literal, budget);
                 }
             }
         }
