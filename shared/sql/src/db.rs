@@ -1,13 +1,12 @@
 //! Pools of connections, made from a URL.
 
 use crate::dialect::Texts;
+use crate::sqlite_lease::Leases;
 use crate::{Dialect, Error, Kind};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Database, Executor};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use std::time::Duration;
 /// How to open a database.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Connections at most; they are opened when needed. 4.
+    /// Connections at most; they are opened when needed. SQLite may have as many again for streams. 4.
     pub max_connections: u32,
     /// Only read. SQLite: the file and its `-wal` and `-shm` need only be readable, the directory need not be writable. false.
     pub read_only: bool,
@@ -82,7 +81,7 @@ pub struct Db {
 
 #[derive(Clone)]
 pub(crate) enum Pools {
-    Sqlite(SqlitePool),
+    Sqlite(Arc<Leases>),
     Postgres(PgPool),
     MySql(MySqlPool),
 }
@@ -110,7 +109,7 @@ impl Db {
                 let path = rest.strip_prefix("//").unwrap_or(rest);
                 let path = path.split_once('?').map_or(path, |(path, _)| path);
                 (
-                    Pools::Sqlite(open_sqlite(Path::new(path), options).await?),
+                    Pools::Sqlite(Arc::new(open_sqlite(Path::new(path), options).await?)),
                     Dialect::Sqlite,
                 )
             }
@@ -146,7 +145,7 @@ impl Db {
     /// Closes the connections. Those in use end first.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite(pool) => pool.close().await,
+            Pools::Sqlite(leases) => leases.close().await,
             Pools::Postgres(pool) => pool.close().await,
             Pools::MySql(pool) => pool.close().await,
         }
@@ -164,7 +163,7 @@ fn pool_options<D: Database>(options: &Options) -> PoolOptions<D> {
 /// A connection that was idle for longer is tried before it is used.
 const TRY_AFTER: Duration = Duration::from_secs(5);
 
-async fn open_sqlite(path: &Path, options: &Options) -> Result<SqlitePool, Error> {
+async fn open_sqlite(path: &Path, options: &Options) -> Result<Leases, Error> {
     let connect = SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -195,8 +194,15 @@ async fn open_sqlite(path: &Path, options: &Options) -> Result<SqlitePool, Error
         keep_wal(&connect).await?;
     }
     let pool = pool_options::<sqlx::Sqlite>(options);
-    let pool: SqlitePoolOptions = pool.max_lifetime(None);
-    Ok(pool.connect_with(connect).await?)
+    let most = options.max_connections.max(1);
+    let pool: SqlitePoolOptions = pool.max_lifetime(None).max_connections(most * 2);
+    let pool = pool.connect_with(connect).await?;
+    Ok(Leases::new(
+        pool,
+        most,
+        options.timeout,
+        options.idle_timeout,
+    ))
 }
 
 /// The file itself, 0640: `-wal` and `-shm` take its mode, so that the group's readers can map them.

@@ -21,6 +21,7 @@ mod error;
 mod migrate;
 mod row;
 mod run;
+mod sqlite_lease;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tx;

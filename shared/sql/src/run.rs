@@ -111,7 +111,31 @@ macro_rules! on_pool {
     ($db:expr, $text:expr, $args:expr, |$query:ident, $executor:ident| $body:expr) => {{
         let text = AssertSqlSafe($db.texts.get($text)?);
         match &$db.pools {
-            Pools::Sqlite($executor) => {
+            Pools::Sqlite(leases) => {
+                let $query = sqlx::query_with(text, sqlite($args)?);
+                let mut lease = leases.acquire().await?;
+                let $executor = lease.get()?;
+                $body
+            }
+            Pools::Postgres($executor) => {
+                let $query = sqlx::query_with(text, postgres($args)?);
+                $body
+            }
+            Pools::MySql($executor) => {
+                let $query = sqlx::query_with(text, mysql($args)?);
+                $body
+            }
+        }
+    }};
+}
+
+/// For streams, which must own what they run on.
+macro_rules! on_pool_itself {
+    ($db:expr, $text:expr, $args:expr, |$query:ident, $executor:ident| $body:expr) => {{
+        let text = AssertSqlSafe($db.texts.get($text)?);
+        match &$db.pools {
+            Pools::Sqlite(leases) => {
+                let $executor = &leases.pool;
                 let $query = sqlx::query_with(text, sqlite($args)?);
                 $body
             }
@@ -132,7 +156,7 @@ macro_rules! in_tx {
         let text = AssertSqlSafe($tx.texts.get($text)?);
         match &mut $tx.driver {
             Driver::Sqlite(transaction) => {
-                let $executor = &mut *transaction.connection;
+                let $executor = transaction.connection()?;
                 let $query = sqlx::query_with(text, sqlite($args)?);
                 $body
             }
@@ -151,7 +175,7 @@ macro_rules! in_tx {
 }
 
 macro_rules! verbs {
-    ($type:ty, $dispatch:ident, $($self_:tt)+) => {
+    ($type:ty, $dispatch:ident, $stream:ident, $($self_:tt)+) => {
         impl $type {
             /// Runs a statement; gives the number of rows it changed (MySQL: that it found).
             ///
@@ -189,7 +213,7 @@ macro_rules! verbs {
             /// # Errors
             /// See [`Kind`]; those of the query itself come from [`Rows::next`].
             pub fn fetch($($self_)+ self, text: &str, args: Vec<Value>) -> Result<Rows<'_>, Error> {
-                $dispatch!(self, text, args, |query, executor| {
+                $stream!(self, text, args, |query, executor| {
                     Ok(Rows(query.fetch(executor).map(|row| row.map(Row::from)).boxed()))
                 })
             }
@@ -266,8 +290,8 @@ macro_rules! verbs {
 /// Values in one `IN (...)`: a power of two.
 const LIST_MAX: usize = 512;
 
-verbs!(Db, on_pool, &);
-verbs!(Tx, in_tx, &mut);
+verbs!(Db, on_pool, on_pool_itself, &);
+verbs!(Tx, in_tx, in_tx, &mut);
 
 impl Db {
     /// Runs statements without parameters as they are, past the cache of prepared ones: DDL.
@@ -275,7 +299,9 @@ impl Db {
         let text = AssertSqlSafe(self.texts.get(text)?);
         match &self.pools {
             Pools::Sqlite(pool) => {
-                sqlx::raw_sql(text).execute(pool).await?;
+                sqlx::raw_sql(text)
+                    .execute(pool.acquire().await?.get()?)
+                    .await?;
             }
             Pools::Postgres(pool) => {
                 sqlx::raw_sql(text).execute(pool).await?;
@@ -384,7 +410,7 @@ impl Tx {
             let text = AssertSqlSafe(texts.get(&joined.text)?);
             let query = sqlx::query_with(text, sqlite(joined.args)?);
             // Of sqlx's drivers only that of SQLite gives the results of several statements, each with an end of its own.
-            let mut steps = sqlx::Executor::fetch_many(&mut *tx.connection, query);
+            let mut steps = sqlx::Executor::fetch_many(tx.connection()?, query);
             let mut ended = 0;
             while let Some(step) = steps.next().await.transpose()? {
                 match step {
@@ -431,7 +457,7 @@ impl Tx {
         let text = AssertSqlSafe(self.texts.get(text)?);
         match &mut self.driver {
             Driver::Sqlite(tx) => {
-                sqlx::raw_sql(text).execute(&mut *tx.connection).await?;
+                sqlx::raw_sql(text).execute(tx.connection()?).await?;
             }
             Driver::Postgres(tx) => {
                 sqlx::raw_sql(text).execute(&mut **tx).await?;

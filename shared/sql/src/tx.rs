@@ -2,10 +2,10 @@
 
 use crate::db::Pools;
 use crate::dialect::Texts;
+use crate::sqlite_lease::{Lease, Leases};
 use crate::{Db, Dialect, Error};
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::SqlitePool;
-use sqlx::{MySql, Postgres, Sqlite, Transaction};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{MySql, Postgres, Transaction};
 use std::sync::Arc;
 
 /// A transaction. Dropping it rolls it back; with SQLite that closes its connection, so end it where you can.
@@ -23,22 +23,26 @@ pub(crate) enum Driver {
 /// A transaction of SQLite, begun and ended by ourselves: after some errors (disk full, I/O) SQLite has rolled back already, and
 /// sqlx's own bookkeeping would leave the connection useless. What is not ended properly is closed.
 pub(crate) struct SqliteTx {
-    pub(crate) connection: PoolConnection<Sqlite>,
+    lease: Lease,
     open: bool,
 }
 
 impl SqliteTx {
-    async fn begin(pool: &SqlitePool, how: &'static str) -> Result<Self, sqlx::Error> {
+    async fn begin(leases: &Arc<Leases>, how: &'static str) -> Result<Self, Error> {
         let mut tx = Self {
-            connection: pool.acquire().await?,
+            lease: leases.acquire().await?,
             open: true,
         };
-        sqlx::raw_sql(how).execute(&mut *tx.connection).await?;
+        sqlx::query(how).execute(tx.connection()?).await?;
         Ok(tx)
     }
 
+    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        self.lease.get()
+    }
+
     async fn end(mut self, how: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(how).execute(&mut *self.connection).await?;
+        sqlx::query(how).execute(self.connection()?).await?;
         self.open = false;
         Ok(())
     }
@@ -47,7 +51,7 @@ impl SqliteTx {
 impl Drop for SqliteTx {
     fn drop(&mut self) {
         if self.open {
-            self.connection.close_on_drop();
+            self.lease.spoil();
         }
     }
 }

@@ -176,3 +176,26 @@ async fn a_transaction_that_was_rolled_back_beneath_leaves_no_trace() {
     }
     assert_eq!(count(&db).await, 0);
 }
+
+#[test]
+fn a_database_may_outlive_its_runtime() {
+    let test = sql::testing::sqlite().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (db, tx) = runtime.block_on(async {
+        let db = test.open().await.unwrap();
+        db.execute("CREATE TABLE t (x INTEGER)", args![])
+            .await
+            .unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.execute("INSERT INTO t VALUES (1)", args![])
+            .await
+            .unwrap();
+        (db, tx)
+    });
+    drop(runtime);
+    drop(tx);
+    drop(db);
+}

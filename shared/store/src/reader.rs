@@ -5,13 +5,14 @@ mod contents;
 use crate::row::{AccountState, Mailbox, MessageRow};
 use crate::{COMPONENT, Config, Error, MIGRATIONS, Ranges};
 use blob::Blobs;
-use sql::{Db, args};
+use sql::{Db, Statement, args};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use types::{AccountId, MailboxId, ModSeq, Uid};
 
 pub use contents::Wanted;
+#[cfg(feature = "writer")]
 pub(crate) use contents::reader_hash;
 
 /// Reads the store. Cheap to clone; all methods work concurrently, on a pool of connections.
@@ -206,45 +207,50 @@ impl Reader {
         mailbox: MailboxId,
         since: ModSeq,
     ) -> Result<Option<Changes>, Error> {
-        let mut snapshot = self.db.snapshot().await?;
-        let found = snapshot
-            .fetch_optional(&mailbox_by_id(), args![mailbox.0, account.0])
-            .await?;
-        let Some(found) = found else {
-            snapshot.commit().await?;
-            return Ok(None);
+        let one = |text: &str, args| {
+            vec![Statement {
+                text: text.to_owned(),
+                args,
+            }]
         };
-        let found = Mailbox::read(&found)?;
-        let mut changes = Changes {
-            complete: since >= found.floor,
-            mailbox: found,
-            changed: Vec::new(),
-            expunged: Vec::new(),
-        };
-        if changes.mailbox.modseq <= since {
-            snapshot.commit().await?;
-            return Ok(Some(changes));
-        }
         let text = format!(
             "SELECT {} FROM message WHERE mailbox = ? AND modseq > ?",
             MessageRow::COLUMNS
         );
-        let mut rows = snapshot.fetch(&text, args![mailbox.0, since.0])?;
-        while let Some(row) = rows.next().await? {
-            changes.changed.push(MessageRow::read(&row)?);
+        let mut snapshot = self.db.snapshot().await?;
+        let results = snapshot
+            .fetch_each(vec![
+                one(&mailbox_by_id(), args![mailbox.0, account.0]),
+                one(&text, args![mailbox.0, since.0]),
+                one(
+                    "SELECT low, high FROM expunged WHERE mailbox = ? AND modseq > ?",
+                    args![mailbox.0, since.0],
+                ),
+            ])
+            .await?;
+        snapshot.commit().await?;
+        let [found, changed, gone] = results.as_slice() else {
+            return Err(Error::Damaged("a query has no result".to_owned()));
+        };
+        // Whoever does not own the mailbox learns nothing of it.
+        let Some(found) = found.first() else {
+            return Ok(None);
+        };
+        let found = Mailbox::read(found)?;
+        let mut changes = Changes {
+            complete: since >= found.floor,
+            mailbox: found,
+            changed: Vec::with_capacity(changed.len()),
+            expunged: Vec::with_capacity(gone.len()),
+        };
+        for row in changed {
+            changes.changed.push(MessageRow::read(row)?);
         }
-        drop(rows);
-        changes.changed.sort_unstable_by_key(|row| row.uid);
-        let mut rows = snapshot.fetch(
-            "SELECT low, high FROM expunged WHERE mailbox = ? AND modseq > ?",
-            args![mailbox.0, since.0],
-        )?;
-        while let Some(row) = rows.next().await? {
+        for row in gone {
             changes.expunged.push((row.u32(0)?, row.u32(1)?));
         }
-        drop(rows);
+        changes.changed.sort_unstable_by_key(|row| row.uid);
         changes.expunged.sort_unstable();
-        snapshot.commit().await?;
         Ok(Some(changes))
     }
 }
