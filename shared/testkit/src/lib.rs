@@ -1,2 +1,0 @@
-//! testkit.
-#![forbid(unsafe_code)]
