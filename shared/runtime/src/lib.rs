@@ -270,8 +270,8 @@ fn prepare(
     read.extend(needs.read.iter().cloned());
     let connects = match daemon.network {
         Network::Connect | Network::Both => true,
-        Network::Sql => needs.servers,
-        Network::None | Network::Listen => false,
+        Network::Sql | Network::Listen => needs.servers,
+        Network::None => false,
     };
     if connects {
         // Name resolution and the certificates of others.

@@ -41,8 +41,9 @@ pub(crate) fn apply(allowed: &Allowed) -> Result<Vec<String>, Failure> {
 fn connects(allowed: &Allowed) -> bool {
     match allowed.network {
         Network::Connect | Network::Both => true,
-        Network::Sql => allowed.servers,
-        Network::None | Network::Listen => false,
+        // imapd reads the store, and connects where that is on a server.
+        Network::Sql | Network::Listen => allowed.servers,
+        Network::None => false,
     }
 }
 

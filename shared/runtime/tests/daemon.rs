@@ -305,6 +305,20 @@ async fn term_ends_it_and_the_service_manager_hears_of_everything() {
 }
 
 #[test]
+fn the_journal_is_told_the_priority() {
+    let folder = folder("[relayd]\nlisten = ['192.0.2.1:25']");
+    let program = std::env::current_exe().unwrap();
+    let output = command(program.to_str().unwrap(), Role::Relayd, folder.path())
+        .args(CHILD)
+        .env("JOURNAL_STREAM", "1:1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find(|line| line.contains("cannot listen"));
+    assert!(line.is_some_and(|line| line.starts_with("<3>{")), "{text}");
+}
+
+#[test]
 fn what_cannot_start_says_why() {
     let folder = folder("[relayd]\nlisten = ['192.0.2.1:25']");
     let program = std::env::current_exe().unwrap();
