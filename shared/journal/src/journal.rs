@@ -84,8 +84,9 @@ pub struct Journal {
     bytes: u64,
     spares: Vec<PathBuf>,
     reserved: bool,
-    /// Messages of batches of which nobody knows whether they are on the disk: to be freed before anything else.
-    void: Vec<u64>,
+    /// Messages of batches of which nobody knows whether they are on the disk, with their segments: to be freed before
+    /// anything else.
+    void: Vec<(u64, u64)>,
     damage: Vec<Damage>,
     freed: Vec<u64>,
     headers: Vec<u8>,
@@ -296,10 +297,13 @@ impl Journal {
         if records.iter().any(|record| record.payload_len() > limit) {
             return Err(Error::new("appending", Fault::TooLarge));
         }
-        let void: Vec<Record<'_>> = self.void.iter().map(|id| Record::free(*id)).collect();
+        let void: Vec<Record<'_>> = self.void.iter().map(|(id, _)| Record::free(*id)).collect();
         if !void.is_empty() {
-            self.write(&void, true)?;
-            self.void.clear();
+            let marks = self.write(&void, true)?;
+            for ((_, failed), mark) in self.void.drain(..).zip(marks) {
+                // The mark must outlive what it voids.
+                self.ledger.outlive(mark.segment, failed);
+            }
         }
         self.write(records, sync)
     }
@@ -364,14 +368,16 @@ impl Journal {
 
     /// Never writes to the active segment again, and remembers to void the messages of the batch that failed.
     fn poison(&mut self, records: &[Record<'_>]) {
-        if let Some(segment) = self.active.take() {
-            tracing::error!(
-                segment = segment.number,
-                "the segment is not written to any more"
-            );
-        }
+        let Some(segment) = self.active.take() else {
+            return;
+        };
+        tracing::error!(
+            segment = segment.number,
+            "the segment is not written to any more"
+        );
         let puts = records.iter().filter(|record| record.kind == Kind::Put);
-        self.void.extend(puts.map(|record| record.id));
+        self.void
+            .extend(puts.map(|record| (record.id, segment.number)));
     }
 
     /// Goes on in a new segment with room for a batch of `len`.

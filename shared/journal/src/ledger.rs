@@ -70,6 +70,17 @@ impl Ledger {
         true
     }
 
+    /// `segment` must not go before `other`.
+    pub(crate) fn outlive(&mut self, segment: u64, other: u64) {
+        if segment != other {
+            self.segments
+                .entry(segment)
+                .or_default()
+                .frees
+                .insert(other);
+        }
+    }
+
     fn count(&mut self, segment: u64) {
         self.segments.entry(segment).or_default().live += 1;
     }
