@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import tomllib
 
-from suite import Suite, program
+from suite import Suite, program, wait_for
 
 
 @pytest.fixture
@@ -66,3 +66,26 @@ def test_completions_and_manual_pages_are_generated(folder):
     folder.run("man", "--out", out)
     pages = [page.name for page in out.iterdir()]
     assert "posthouse.1" in pages and len(pages) > 5
+
+
+def test_a_reload_counts_for_new_sessions(make_suite):
+    suite = make_suite()
+
+    def announced():
+        with suite.smtp() as client:
+            return client.esmtp_features["size"]
+
+    before = announced()
+    old_session = suite.smtp()
+    suite.config.setdefault("smtpd", {}).setdefault("limits", {})["message_bytes"] = 54321
+    suite.write_config()
+    suite.run("reload")
+    wait_for(lambda: announced() == "54321", "the new limit")
+    old_session.ehlo()
+    assert old_session.esmtp_features["size"] == before != "54321"
+    old_session.quit()
+    # What is not sound changes nothing.
+    suite.config["smtpd"]["limits"]["message_byts"] = 1
+    suite.write_config()
+    suite.run("reload")
+    assert announced() == "54321"

@@ -140,6 +140,19 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         large: Arc::new(tokio::sync::Semaphore::new(config.large_kib.max(1) as usize)),
     });
     tokio::spawn(follow(stored, Arc::clone(&views)));
+    let mut documents = start.documents();
+    let (change, serving) = tokio::sync::watch::channel(Arc::clone(&service));
+    let first = Arc::clone(&service);
+    tokio::spawn(async move {
+        while documents.changed().await.is_ok() {
+            let document = Arc::clone(&documents.borrow_and_update());
+            match document.section(Role::Imapd.name()) {
+                // Sessions under way keep what they began with; listeners stay as they are.
+                Ok(config) => drop(change.send_replace(Arc::new(first.with_config(config)))),
+                Err(error) => tracing::error!(%error, "the section [imapd] stays as it was"),
+            }
+        }
+    });
     let connections = Arc::clone(&service.connections);
     start.fact("connections", move || connections.count().0.to_string());
     let connections = Arc::clone(&service.connections);
@@ -152,7 +165,7 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         doors.spawn(listener::accept(
             listener,
             settings,
-            Arc::clone(&service),
+            serving.clone(),
             stopping.clone(),
         ));
     }

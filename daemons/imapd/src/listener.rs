@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 pub async fn accept(
     listener: Listener,
     settings: ListenerConfig,
-    service: Arc<Service>,
+    serving: watch::Receiver<Arc<Service>>,
     stopping: watch::Receiver<bool>,
 ) {
     let mut sessions = JoinSet::new();
@@ -27,9 +27,13 @@ pub async fn accept(
             accepted = next(&listener.socket) => match accepted {
                 Ok(Accepted::Tcp(stream, address)) => {
                     let _ = stream.set_nodelay(true);
+                    let service = Arc::clone(&serving.borrow());
                     serve(&mut sessions, stream, Some(address), &settings, &service, &stopping);
                 }
-                Ok(Accepted::Unix(stream)) => serve(&mut sessions, stream, None, &settings, &service, &stopping),
+                Ok(Accepted::Unix(stream)) => {
+                    let service = Arc::clone(&serving.borrow());
+                    serve(&mut sessions, stream, None, &settings, &service, &stopping);
+                }
                 Err(error) => {
                     tracing::error!(listener = listener.name, %error, "cannot accept");
                     tokio::time::sleep(Duration::from_millis(100)).await;

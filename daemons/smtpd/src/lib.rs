@@ -37,11 +37,13 @@ pub use config::{
 };
 
 use clients::Clients;
-use listener::Networks;
+use listener::{Networks, Serving};
 use peers::Peers;
 use runtime::{Failure, Listen, Needs, Setting, Start};
 use session::{Door, Policy, Service};
 use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use types::{Address, Role};
 
 /// What smtpd needs from its surroundings: its listeners.
@@ -82,18 +84,52 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
     })
 }
 
+/// What sessions are served by under this configuration. Listeners are not part of it: those stay as they are.
+fn serving(
+    config: &Config,
+    suite: &str,
+    backend: Peers,
+    clients: Arc<Clients>,
+    tls: Option<TlsAcceptor>,
+) -> Result<Serving<Peers>, Failure> {
+    let hostname = config.hostname.as_deref().unwrap_or(suite).to_owned();
+    let postmaster = Address::new("postmaster", &hostname)
+        .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
+    let service = Service {
+        backend,
+        policy: Policy {
+            hostname,
+            postmaster,
+            limits: config.limits.clone(),
+            timeouts: config.timeouts.clone(),
+            line_endings: config.line_endings,
+            check_from: config.check_from,
+            auth_without_tls: config.auth_without_tls,
+            mechanisms: config.mechanisms.clone(),
+        },
+        clients,
+        confirmed: recipients::ConfirmedRecipients::default(),
+        figures: figures::Figures::default(),
+        tls,
+    };
+    let networks = Networks {
+        proxy: config.proxy_networks.clone(),
+        trusted: config.trusted_networks.clone(),
+        relay: config.relay_networks.clone(),
+    };
+    Ok(Serving {
+        service: Arc::new(service),
+        networks: Arc::new(networks),
+    })
+}
+
 /// Runs until it is told to stop and the sessions have ended.
 ///
 /// # Errors
 /// A host name that is no domain name; TLS that cannot be set up.
 pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     let config = start.config().clone();
-    let hostname = config
-        .hostname
-        .clone()
-        .unwrap_or_else(|| start.suite().hostname.clone());
-    let postmaster = Address::new("postmaster", &hostname)
-        .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
+    let suite = start.suite().hostname.clone();
     let listeners = start.take_listeners();
     let wants_tls = config
         .listener
@@ -111,28 +147,14 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         None
     };
     let clients = Arc::new(Clients::default());
-    let service = Arc::new(Service {
-        backend: Peers::new(start.client(Role::Authd), start.client(Role::Queued)),
-        policy: Policy {
-            hostname,
-            postmaster,
-            limits: config.limits.clone(),
-            timeouts: config.timeouts.clone(),
-            line_endings: config.line_endings,
-            check_from: config.check_from,
-            auth_without_tls: config.auth_without_tls,
-            mechanisms: config.mechanisms.clone(),
-        },
-        clients: Arc::clone(&clients),
-        confirmed: recipients::ConfirmedRecipients::default(),
-        figures: figures::Figures::default(),
-        tls,
-    });
-    let networks = Arc::new(Networks {
-        proxy: config.proxy_networks.clone(),
-        trusted: config.trusted_networks.clone(),
-        relay: config.relay_networks.clone(),
-    });
+    let back_ends = (start.client(Role::Authd), start.client(Role::Queued));
+    let seats = Arc::clone(&clients);
+    let prepare = move |config: &Config, suite: &str| {
+        let peers = Peers::new(back_ends.0.clone(), back_ends.1.clone());
+        serving(config, suite, peers, Arc::clone(&seats), tls.clone()).map(Arc::new)
+    };
+    let (change, serving) = watch::channel(prepare(&config, &suite)?);
+    let mut documents = start.documents();
     start.fact("connections", move || clients.connections().to_string());
     let stopping = start.stopping();
     let served = start.serve(ipc::Router::new(Role::Smtpd));
@@ -144,15 +166,25 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
             tls: settings.tls,
             auth: settings.role == ListenerRole::Submission,
         });
-        let (service, networks) = (Arc::clone(&service), Arc::clone(&networks));
         doors.spawn(listener::accept(
             listener,
             door,
-            service,
-            networks,
+            serving.clone(),
             stopping.clone(),
         ));
     }
+    tokio::spawn(async move {
+        while documents.changed().await.is_ok() {
+            let document = Arc::clone(&documents.borrow_and_update());
+            let new = document
+                .section(Role::Smtpd.name())
+                .and_then(|config: Config| prepare(&config, &document.suite()?.hostname));
+            match new {
+                Ok(new) => drop(change.send_replace(new)),
+                Err(error) => tracing::error!(%error, "the section [smtpd] stays as it was"),
+            }
+        }
+    });
     while doors.join_next().await.is_some() {}
     let _ = served.await;
     Ok(())

@@ -27,12 +27,19 @@ pub struct Networks {
 /// A header may take that many octets.
 const PROXY_MAX: usize = 4096 + 16;
 
+/// What new sessions are served by; those under way keep what they began with.
+pub struct Serving<B> {
+    /// Back ends, policy and certificates.
+    pub service: Arc<Service<B>>,
+    /// The networks of the same configuration.
+    pub networks: Arc<Networks>,
+}
+
 /// Accepts until the daemon stops, then waits for the sessions to end.
 pub async fn accept<B: Backend>(
     listener: Listener,
     door: Arc<Door>,
-    service: Arc<Service<B>>,
-    networks: Arc<Networks>,
+    serving: watch::Receiver<Arc<Serving<B>>>,
     stopping: watch::Receiver<bool>,
 ) {
     let mut sessions = JoinSet::new();
@@ -44,16 +51,18 @@ pub async fn accept<B: Backend>(
             Some(_) = sessions.join_next() => continue,
             accepted = next(&listener.socket) => accepted,
         };
+        let now = Arc::clone(&serving.borrow());
+        let (service, networks) = (&now.service, &now.networks);
         match accepted {
             Ok(Accepted::Tcp(stream, address)) => {
-                let (service, door) = (Arc::clone(&service), Arc::clone(&door));
-                let (networks, stopping) = (Arc::clone(&networks), stopping.clone());
+                let (service, door) = (Arc::clone(service), Arc::clone(&door));
+                let (networks, stopping) = (Arc::clone(networks), stopping.clone());
                 sessions.spawn(Box::pin(tcp(
                     stream, address, service, door, networks, stopping,
                 )));
             }
             Ok(Accepted::Unix(stream)) => {
-                let (service, door) = (Arc::clone(&service), Arc::clone(&door));
+                let (service, door) = (Arc::clone(service), Arc::clone(&door));
                 let seat = service
                     .clients
                     .admit(None, allowance(&service, true), Instant::now());

@@ -41,6 +41,22 @@ pub struct Service {
     pub large: Arc<tokio::sync::Semaphore>,
 }
 
+impl Service {
+    /// The same service under another configuration, for new sessions.
+    pub fn with_config(&self, config: Config) -> Self {
+        Self {
+            reader: self.reader.clone(),
+            stored: self.stored.clone(),
+            authd: self.authd.clone(),
+            views: Arc::clone(&self.views),
+            config,
+            tls: self.tls.clone(),
+            connections: Arc::clone(&self.connections),
+            large: Arc::clone(&self.large),
+        }
+    }
+}
+
 /// The listener through which the client came, and who it is.
 #[derive(Clone, Debug)]
 pub struct Door {
