@@ -148,11 +148,7 @@ impl Core {
             .chain(replay.iter().map(|(id, _)| id.0))
             .for_each(|id| seen.insert(id));
         let highest = seen.ids.iter().max().copied().unwrap_or(0);
-        let networks = config
-            .relay_networks
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<Vec<_>, _>>()?;
+        let networks = config.relay_networks.clone();
         let double_bounces_to = match config.double_bounces_to.as_str() {
             "" => None,
             text => Some(

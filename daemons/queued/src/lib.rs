@@ -69,13 +69,8 @@ use types::Role;
 /// What it needs besides what topology gives it: a way to the server of a shared queue table.
 ///
 /// # Errors
-/// A setting that makes no sense.
+/// None.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
-    for network in &config.relay_networks {
-        network
-            .parse::<config::Network>()
-            .map_err(|error| Failure::new(format!("queued.relay_networks: {error}")))?;
-    }
     Ok(Needs {
         servers: config.database != "sqlite" && !config.database.starts_with("sqlite:"),
         ..Needs::default()

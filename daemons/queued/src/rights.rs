@@ -1,12 +1,11 @@
 //! Who may send to other hosts. An open relay must not be one mistake in a listener away.
 
-use crate::config::Network;
 use crate::peers::Peers;
 use ipc::api::queued::{Commit, Right};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use types::{Grant, Rights, Role, Route, TraceId};
+use types::{Grant, Network, Rights, Role, Route, TraceId};
 
 /// Grants remembered at most.
 const REMEMBERED: usize = 4096;

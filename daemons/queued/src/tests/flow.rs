@@ -85,7 +85,7 @@ async fn other_hosts_need_a_right() {
     let dir = tempfile::tempdir().unwrap();
     let fakes = Arc::new(Fakes::default());
     let config = Config {
-        relay_networks: vec!["192.0.2.0/24".to_owned()],
+        relay_networks: vec!["192.0.2.0/24".parse().unwrap()],
         ..config()
     };
     let core = open(&config, dir.path(), &fakes);
