@@ -13,6 +13,7 @@
 //! | `{table}` after the closing parenthesis of CREATE TABLE | | | InnoDB, utf8mb4, compared bytewise |
 //! | `{clustered}` the same, rows kept in the order of the primary key | WITHOUT ROWID | | as `{table}` |
 //! | `{if_not_exists}` in CREATE INDEX | IF NOT EXISTS | IF NOT EXISTS | (the migration runner knows) |
+//! | `{indexed_by:i}` behind a table | `INDEXED BY i` | | |
 //! | `{not_mysql}` at the start of a migration's statement | (done) | (done) | (left out) |
 //! | `INSERT {ignore} INTO t ... {do_nothing}` | ON CONFLICT DO NOTHING | the same | INSERT IGNORE |
 //! | `{on_conflict:a, b} c = {excluded:c}` | ON CONFLICT (a, b) DO UPDATE SET c = excluded.c | the same | ON DUPLICATE KEY UPDATE c = VALUES(c) |
@@ -126,6 +127,13 @@ impl Dialect {
                 match self {
                     Self::MySql => out.extend(["VALUES(", list, ")"]),
                     _ => out.extend(["excluded.", list]),
+                }
+                return Ok(());
+            }
+            // The others have statistics and choose well.
+            "indexed_by" => {
+                if self == Self::Sqlite {
+                    out.extend(["INDEXED BY ", list]);
                 }
                 return Ok(());
             }

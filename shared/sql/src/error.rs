@@ -59,6 +59,18 @@ impl Error {
         matches!(self.kind, Kind::Busy | Kind::Unavailable | Kind::Full)
     }
 
+    /// SQLite: a reader came between two steps of the writer, or before it; it need only look again.
+    pub(crate) fn is_unready(&self) -> bool {
+        let Detail::Driver(error) = &self.detail else {
+            return false;
+        };
+        let sqlx::Error::Database(error) = error.as_ref() else {
+            return false;
+        };
+        let sqlite = error.try_downcast_ref::<sqlx::sqlite::SqliteError>();
+        sqlite.is_some() && matches!(error.code().as_deref(), Some("264" | "1288"))
+    }
+
     /// MySQL cannot roll back DDL: what a repeated migration may meet.
     pub(crate) fn is_done_already(&self) -> bool {
         let Detail::Driver(error) = &self.detail else {

@@ -1,5 +1,6 @@
 //! Numbered steps of a component's schema.
 
+use crate::point::{self, Points};
 use crate::{Db, Dialect, Error, Kind, args};
 
 /// One step. Never changed once it was released: a change is a new step.
@@ -33,21 +34,53 @@ pub async fn schema_version(db: &Db, component: &str) -> Result<u32, Error> {
     row.map_or(Ok(0), |row| row.u32(0))
 }
 
-/// Brings a component's schema to the last version; gives that. Repeatable and resumable.
+/// Instead of a version while a backup point is put back: no program begins with what is there so far.
+pub const UNFINISHED: u32 = 2_000_000_000;
+
+/// Notes a version.
+pub(crate) const MARK: &str = "INSERT INTO schema_version (component, version) VALUES (?, ?)
+    {on_conflict:component} version = {excluded:version}";
+
+/// Brings a component's schema to the last version; gives that. Repeatable and resumable. Makes no backup point: for what is
+/// empty, or a copy itself.
 ///
 /// # Errors
 /// [`Kind::Schema`] if the schema is newer than this program; others of the database.
 pub async fn migrate(db: &Db, component: &str, migrations: &[Migration]) -> Result<u32, Error> {
+    steps(db, component, migrations, None).await
+}
+
+/// As [`migrate`], but a schema that is there already is only changed once a backup point of it is complete. Killed in the
+/// middle, the next run goes on, and keeps that point.
+///
+/// # Errors
+/// As [`migrate`]; [`Kind::Full`] and others if the point cannot be made: then nothing was changed.
+pub async fn migrate_with_point(
+    db: &Db,
+    component: &str,
+    migrations: &[Migration],
+    points: &Points,
+) -> Result<u32, Error> {
+    steps(db, component, migrations, Some(points)).await
+}
+
+async fn steps(
+    db: &Db,
+    component: &str,
+    migrations: &[Migration],
+    points: Option<&Points>,
+) -> Result<u32, Error> {
     let known = migrations.last().map_or(0, |last| last.version);
-    // CREATE ... IF NOT EXISTS of two processes at once fails in one of them on PostgreSQL; the table is there then.
-    if let Err(error) = db.execute_raw(TABLE).await
-        && schema_version(db, component).await.is_err()
-    {
-        return Err(error);
-    }
+    make_table(db, component).await?;
     let found = schema_version(db, component).await?;
     if found > known {
         return Err(newer(component, found, known));
+    }
+    let points = points.filter(|points| points.keep > 0);
+    if let Some(points) = points
+        && (1..known).contains(&found)
+    {
+        point::take(db, component, found, migrations, points).await?;
     }
     for migration in migrations.iter().filter(|m| m.version > found) {
         apply(db, component, migration).await?;
@@ -58,20 +91,50 @@ pub async fn migrate(db: &Db, component: &str, migrations: &[Migration]) -> Resu
             "schema migrated"
         );
     }
+    point::done(db, component).await?;
     Ok(known)
 }
 
-async fn apply(db: &Db, component: &str, migration: &Migration) -> Result<(), Error> {
-    const MARK: &str = "INSERT INTO schema_version (component, version) VALUES (?, ?)
-        {on_conflict:component} version = {excluded:version}";
-    if db.dialect() == Dialect::MySql {
-        let statements = migration.statements.iter();
-        for statement in statements.filter(|text| !text.starts_with("{not_mysql}")) {
-            match db.execute_raw(statement).await {
-                Err(error) if error.is_done_already() => {}
-                other => other?,
-            }
+/// The table of versions.
+pub(crate) async fn make_table(db: &Db, component: &str) -> Result<(), Error> {
+    // CREATE ... IF NOT EXISTS of two processes at once fails in one of them on PostgreSQL; the table is there then.
+    match db.execute_raw(TABLE).await {
+        Err(error) if schema_version(db, component).await.is_err() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Does the statements of these steps and records nothing: for tables that another record keeps everybody away from.
+pub(crate) async fn make(db: &Db, steps: &[Migration]) -> Result<(), Error> {
+    for step in steps {
+        if db.dialect() == Dialect::MySql {
+            one_by_one(db, step).await?;
+            continue;
         }
+        let mut tx = db.begin().await?;
+        for statement in step.statements {
+            tx.execute_raw(statement).await?;
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// MySQL commits each statement by itself. What an earlier run has done already is no error.
+async fn one_by_one(db: &Db, migration: &Migration) -> Result<(), Error> {
+    let statements = migration.statements.iter();
+    for statement in statements.filter(|text| !text.starts_with("{not_mysql}")) {
+        match db.execute_raw(statement).await {
+            Err(error) if error.is_done_already() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+async fn apply(db: &Db, component: &str, migration: &Migration) -> Result<(), Error> {
+    if db.dialect() == Dialect::MySql {
+        one_by_one(db, migration).await?;
         db.execute(MARK, args![component, migration.version])
             .await?;
         return Ok(());
@@ -126,6 +189,14 @@ pub async fn verify(db: &Db, component: &str, migrations: &[Migration]) -> Resul
 }
 
 fn newer(component: &str, found: u32, known: u32) -> Error {
+    if found == UNFINISHED {
+        return Error::new(
+            Kind::Schema,
+            format!(
+                "the tables of {component} are being put back from a backup point, and that is unfinished: run `posthouse schema back` again"
+            ),
+        );
+    }
     Error::new(
         Kind::Schema,
         format!(

@@ -112,10 +112,26 @@ macro_rules! on_pool {
         let text = AssertSqlSafe($db.texts.get($text)?);
         match &$db.pools {
             Pools::Sqlite(leases) => {
-                let $query = sqlx::query_with(text, sqlite($args)?);
-                let mut lease = leases.acquire().await?;
-                let $executor = lease.get()?;
-                $body
+                let mut args = $args;
+                let mut turn = 0;
+                loop {
+                    let again = $db.is_read_only() && turn < crate::tx::TURNS;
+                    let spare = if again { args.clone() } else { Vec::new() };
+                    let text = AssertSqlSafe($db.texts.get($text)?);
+                    let $query = sqlx::query_with(text, sqlite(args)?);
+                    let mut lease = leases.acquire().await?;
+                    let $executor = lease.get()?;
+                    let result: Result<_, Error> = async { $body }.await;
+                    match result {
+                        Err(error) if again && error.is_unready() => {
+                            drop(lease);
+                            turn += 1;
+                            crate::tx::pause(turn).await;
+                            args = spare;
+                        }
+                        other => break other,
+                    }
+                }
             }
             Pools::Postgres($executor) => {
                 let $query = sqlx::query_with(text, postgres($args)?);

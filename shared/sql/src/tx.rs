@@ -7,6 +7,7 @@ use crate::{Db, Dialect, Error};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{MySql, Postgres, Transaction};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A transaction. Dropping it rolls it back; with SQLite that closes its connection, so end it where you can.
 pub struct Tx {
@@ -27,7 +28,38 @@ pub(crate) struct SqliteTx {
     open: bool,
 }
 
+/// How often a reader of SQLite tries again that came while the writer was about to replace the index of its log.
+pub(crate) const TURNS: u32 = 40;
+
+/// Waits before such a try: a quarter of a second for all of them.
+pub(crate) async fn pause(turn: u32) {
+    tokio::time::sleep(Duration::from_micros(u64::from(turn) * 300)).await;
+}
+
 impl SqliteTx {
+    /// A transaction that has its snapshot already. A reader that finds the log's index half written, and may not write itself, is
+    /// told READONLY_RECOVERY; a moment later all is well.
+    async fn snapshot(leases: &Arc<Leases>) -> Result<Self, Error> {
+        for turn in 1.. {
+            let mut tx = Self {
+                lease: leases.acquire().await?,
+                open: true,
+            };
+            let begun = sqlx::raw_sql("BEGIN DEFERRED; SELECT 1 FROM sqlite_schema LIMIT 1")
+                .execute(tx.connection()?)
+                .await;
+            match begun.map_err(Error::from) {
+                Ok(_) => return Ok(tx),
+                Err(error) if error.is_unready() && turn <= TURNS => {
+                    tx.end("ROLLBACK").await?;
+                    pause(turn).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(sqlx::Error::PoolTimedOut.into())
+    }
+
     async fn begin(leases: &Arc<Leases>, how: &'static str) -> Result<Self, Error> {
         let mut tx = Self {
             lease: leases.acquire().await?,
@@ -80,7 +112,7 @@ impl Db {
     /// As for [`Db::begin`].
     pub async fn snapshot(&self) -> Result<Tx, Error> {
         let driver = match &self.pools {
-            Pools::Sqlite(pool) => Driver::Sqlite(SqliteTx::begin(pool, "BEGIN DEFERRED").await?),
+            Pools::Sqlite(pool) => Driver::Sqlite(SqliteTx::snapshot(pool).await?),
             Pools::Postgres(pool) => Driver::Postgres(
                 pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     .await?,
