@@ -74,6 +74,11 @@ impl<'a> Cursor<'a> {
         self.rest.trim_ascii().is_empty()
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// The longest run of octets for which `inside` holds.
     pub(crate) fn run(&mut self, inside: impl Fn(u8) -> bool) -> &'a [u8] {
         let len = self
@@ -229,6 +234,12 @@ impl<'a> Cursor<'a> {
     pub(crate) fn mailbox(&mut self) -> Parse<String> {
         let name = self.astring()?;
         mailbox::decode(&name, self.names)
+    }
+
+    /// The same as the client wrote it: for commands that tell where it is kept in another form.
+    pub(crate) fn supplied_mailbox(&mut self) -> Parse<String> {
+        let name = self.astring()?;
+        mailbox::supplied(&name, self.names)
     }
 
     /// RFC 9051 9: list-mailbox; in Unicode.

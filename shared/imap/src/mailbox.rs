@@ -3,6 +3,7 @@
 use crate::cursor::Parse;
 use crate::refusal::Refusal;
 use crate::{put, utf7};
+use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
 /// What stands between the levels of a name.
 pub const DELIMITER: char = '/';
@@ -49,6 +50,14 @@ pub fn canonical_name(name: &str) -> String {
     }
 }
 
+/// In NFC, the one form in which names are kept (RFC 9051 5.1, RFC 5198 3).
+fn composed(name: String) -> String {
+    match name.is_ascii() || is_nfc(&name) {
+        true => name,
+        false => name.nfc().collect(),
+    }
+}
+
 fn unicode(name: &[u8], names: Names) -> Parse<String> {
     if name.len() > NAME_MAX {
         return Err(Refusal::name("The mailbox name is too long"));
@@ -63,7 +72,11 @@ fn unicode(name: &[u8], names: Names) -> Parse<String> {
     let text = match plain {
         Some(plain) => plain,
         None => std::str::from_utf8(name)
-            .map_err(|_| Refusal::name("The mailbox name is not valid UTF-8"))?
+            .map_err(|_| match names {
+                // RFC 9755 3
+                Names::Utf8 => Refusal::bad("The mailbox name is not valid UTF-8"),
+                Names::ModifiedUtf7 => Refusal::name("The mailbox name is not valid UTF-8"),
+            })?
             .to_owned(),
     };
     // RFC 9051 5.1: no control characters
@@ -73,7 +86,13 @@ fn unicode(name: &[u8], names: Names) -> Parse<String> {
     }
 }
 
+/// The name as it is kept.
 pub(crate) fn decode(name: &[u8], names: Names) -> Parse<String> {
+    Ok(composed(supplied(name, names)?))
+}
+
+/// The name as the client wrote it, which may not be the form in which it is kept (RFC 9051 6.3.9.7).
+pub(crate) fn supplied(name: &[u8], names: Names) -> Parse<String> {
     Ok(canonical_name(&unicode(name, names)?))
 }
 
@@ -93,7 +112,7 @@ impl Pattern {
     /// # Errors
     /// [`Refusal`]: more than 32 wildcards.
     pub fn new(reference: &str, pattern: &str) -> Result<Self, Refusal> {
-        let joined = canonical_name(&format!("{reference}{pattern}"));
+        let joined = composed(canonical_name(&format!("{reference}{pattern}")));
         let mut chars: Vec<char> = Vec::with_capacity(joined.len());
         for char in joined.chars() {
             match (chars.last(), char) {
@@ -184,6 +203,7 @@ mod tests {
         assert!(matches("", ""));
         assert!(Pattern::new("", &"*a".repeat(33)).is_err());
         assert!(Pattern::new("Work/", "%").unwrap().matches("Work/x"));
+        assert!(matches("Entwu\u{308}%", "Entw\u{fc}rfe"));
     }
 
     #[test]
@@ -204,6 +224,18 @@ mod tests {
         assert!(decode(b"a&b", Names::ModifiedUtf7).is_err());
         assert_eq!(decode(b"a&b", Names::Utf8).unwrap(), "a&b");
         assert!(decode(b"a\x07", Names::Utf8).is_err());
+    }
+
+    #[test]
+    fn names_are_composed() {
+        let written = "Entwu\u{308}rfe";
+        let name = written.as_bytes();
+        assert_eq!(decode(name, Names::Utf8).unwrap(), "Entw\u{fc}rfe");
+        assert_eq!(supplied(name, Names::Utf8).unwrap(), written);
+        assert_eq!(
+            decode(b"Entwu&Awg-rfe", Names::ModifiedUtf7).unwrap(),
+            "Entw\u{fc}rfe"
+        );
     }
 
     proptest! {

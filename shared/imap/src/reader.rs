@@ -1,5 +1,6 @@
 //! From the octets of a connection to whole commands.
 
+use crate::command::{Place, awaits_message};
 use crate::cursor::{Cursor, is_astring_char};
 use crate::{Names, number};
 
@@ -61,20 +62,18 @@ pub enum Event<'a> {
     Continue,
     /// A whole command, for [`crate::parse`]. Without its line end, with its literals.
     Command(&'a [u8]),
-    /// An APPEND up to its message, for [`crate::Append::parse`]. Call [`Reader::accept`] (and send a continuation request if
-    /// it is synchronising), or [`Reader::refuse`] and answer NO.
+    /// An APPEND or REPLACE up to its message or a part of it, for [`crate::AppendParser`]. Call [`Reader::accept`] (and send a
+    /// continuation request if it is synchronising), or [`Reader::refuse`] and answer NO.
     Message {
-        /// What stands before the literal.
+        /// What stands before the literal: from the tag, or from the literal before it.
         head: &'a [u8],
-        /// The message.
+        /// The message, or a part of it.
         literal: Literal,
     },
     /// Octets of the accepted message.
     Data(&'a [u8]),
-    /// The message and its command are complete.
-    MessageEnd,
-    /// The message is complete, but the command does not end there: answer BAD.
-    MessageTrailing,
+    /// The command is complete: what stands behind its last message, for [`crate::AppendParser::go_on`].
+    MessageEnd(&'a [u8]),
     /// The line asked for by [`Reader::expect_response`], without its line end.
     Response(&'a [u8]),
     /// Answer BAD: the command is too long, and the rest of it is skipped. Unanswered continuation requests are void.
@@ -97,13 +96,11 @@ enum State {
         left: usize,
     },
     /// A message is announced and neither accepted nor refused.
-    Offered(Literal),
+    Offered(Literal, Place),
     /// In an accepted message.
     Message {
         left: u64,
     },
-    /// Behind an accepted message, before the line end.
-    AfterMessage,
     /// A response is expected instead of a command.
     Response,
     /// Skipping text; the tail of it is held, since it may announce a literal.
@@ -129,6 +126,8 @@ pub struct Reader {
     literals: usize,
     /// `held` was given out and is done with.
     spent: bool,
+    /// Where the text of a command goes on behind a message.
+    place: Option<Place>,
 }
 
 impl Reader {
@@ -141,6 +140,7 @@ impl Reader {
             text: 0,
             literals: 0,
             spent: false,
+            place: None,
         }
     }
 
@@ -157,15 +157,16 @@ impl Reader {
 
     /// The message that was announced is wanted.
     pub fn accept(&mut self) {
-        if let State::Offered(literal) = self.state {
+        if let State::Offered(literal, place) = self.state {
             self.reset();
+            self.place = Some(place);
             self.state = State::Message { left: literal.len };
         }
     }
 
     /// The message that was announced is not wanted; if it comes nevertheless, it is skipped.
     pub fn refuse(&mut self) {
-        if let State::Offered(literal) = self.state {
+        if let State::Offered(literal, _) = self.state {
             self.reset();
             self.skip_literal(literal, self.limits.skip);
         }
@@ -173,7 +174,7 @@ impl Reader {
 
     /// Whether it is between commands.
     pub fn is_idle(&self) -> bool {
-        self.state == State::Text && (self.held.is_empty() || self.spent)
+        self.state == State::Text && (self.spent || self.held.is_empty() && self.place.is_none())
     }
 
     fn reset(&mut self) {
@@ -185,6 +186,7 @@ impl Reader {
         self.text = 0;
         self.literals = 0;
         self.spent = false;
+        self.place = None;
     }
 
     /// RFC 7888 4: what a refused synchronising literal announces is never sent.
@@ -224,21 +226,19 @@ impl Reader {
     }
 
     fn line_event<'l>(&self, line: &'l [u8]) -> Event<'l> {
-        match self.state {
-            State::Response => Event::Response(line),
-            State::AfterMessage if line.trim_ascii().is_empty() => Event::MessageEnd,
-            State::AfterMessage => Event::MessageTrailing,
-            _ => Event::Command(line),
+        match (self.state, self.place) {
+            (State::Response, _) => Event::Response(line),
+            (_, Some(_)) => Event::MessageEnd(line),
+            (_, None) => Event::Command(line),
         }
     }
 
     fn step<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i> {
         match self.state {
-            State::Message { left: 0 } => self.state = State::AfterMessage,
-            State::Literal { left: 0 } => self.state = State::Text,
+            State::Message { left: 0 } | State::Literal { left: 0 } => self.state = State::Text,
             State::SkipLiteral { left: 0, budget } => self.state = State::SkipText { budget },
             State::Hopeless => return Step::Ready(Ready::Event(Event::Hopeless)),
-            State::Offered(_) => return Step::Starved,
+            State::Offered(..) => return Step::Starved,
             _ if input.is_empty() => return Step::Starved,
             State::Message { left } => {
                 let data = take(input, left);
@@ -259,7 +259,7 @@ impl Reader {
                 self.state = State::SkipLiteral { left, budget };
             }
             State::SkipText { budget } => self.skip_text(input, budget),
-            State::Text | State::Response | State::AfterMessage => return self.line(input),
+            State::Text | State::Response => return self.line(input),
         }
         Step::Again
     }
@@ -285,7 +285,7 @@ impl Reader {
         }
     }
 
-    /// Reads one line of a command, a response, or what follows a message.
+    /// Reads one line of a command or a response.
     fn line<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i> {
         let (line, complete) = take_line(input);
         self.text = self.text.saturating_add(line.len());
@@ -303,12 +303,6 @@ impl Reader {
         }
         match (self.state, literal_at_end(trim_line_end(&self.held))) {
             (State::Text, Some((literal, head))) => self.announced(literal, head),
-            (State::AfterMessage, Some((literal, _))) => {
-                // RFC 3502 todo: another message (MULTIAPPEND)
-                self.reset();
-                self.skip_literal(literal, self.limits.skip);
-                Step::Ready(Ready::Event(Event::MessageTrailing))
-            }
             _ => {
                 self.spent = true;
                 Step::Ready(Ready::Held)
@@ -318,15 +312,16 @@ impl Reader {
 
     /// The line held announces a literal; `head` octets stand before it.
     fn announced<'i>(&mut self, literal: Literal, head: usize) -> Step<'i> {
-        if is_message_next(self.held.get(..head).unwrap_or_default()) {
-            self.state = State::Offered(literal);
+        let text = self.held.get(..head).unwrap_or_default();
+        if let Some(place) = awaits_message(self.place, text) {
+            self.state = State::Offered(literal, place);
             return Step::Ready(Ready::Message { literal, head });
         }
         let room = self.limits.literals.saturating_sub(self.literals);
         let fits = usize::try_from(literal.len).ok().filter(|len| *len <= room);
         let allowed = literal.synchronising || literal.len <= self.limits.non_synchronising;
         let Some(len) = fits.filter(|_| allowed) else {
-            let tag = tag_of(&self.held);
+            let tag = tag_of(&self.held).filter(|_| self.place.is_none());
             self.reset();
             self.skip_literal(literal, self.limits.skip);
             return Step::Ready(Ready::Event(Event::Overrun {
@@ -353,7 +348,7 @@ impl Reader {
             .collect();
         front.truncate(self.limits.line);
         let tag = tag_of(&front).filter(|tag| front.len() > tag.len());
-        let in_command = self.state == State::Text;
+        let in_command = self.state == State::Text && self.place.is_none();
         self.held.extend_from_slice(line);
         let tail = self
             .held
@@ -446,17 +441,6 @@ fn literal_at_end(line: &[u8]) -> Option<(Literal, usize)> {
     Some((literal, open - usize::from(binary)))
 }
 
-/// Whether what follows `head` is the message of an APPEND: its tag and mailbox are complete.
-fn is_message_next(head: &[u8]) -> bool {
-    let mut cursor = Cursor::new(head, Names::Utf8);
-    cursor.run(is_astring_char);
-    cursor.space().is_ok()
-        && cursor.eat_word("APPEND")
-        && cursor.space().is_ok()
-        && cursor.astring().is_ok()
-        && cursor.space().is_ok()
-}
-
 /// The tag at the front of a command.
 pub(crate) fn tag_of(command: &[u8]) -> Option<String> {
     let mut cursor = Cursor::new(command, Names::Utf8);
@@ -501,8 +485,9 @@ mod tests {
                             _ => seen.push(format!("D {text}")),
                         }
                     }
-                    Event::MessageEnd => seen.push("E".into()),
-                    Event::MessageTrailing => seen.push("T".into()),
+                    Event::MessageEnd(tail) => {
+                        seen.push(format!("E{}", String::from_utf8_lossy(tail)));
+                    }
                     Event::Response(line) => {
                         seen.push(format!("R {}", String::from_utf8_lossy(line)));
                     }
@@ -582,7 +567,33 @@ mod tests {
             small(),
             b"a1 APPEND x {3+}\r\nabc {2+}\r\nde\r\na2 NOOP\r\n",
             true,
-            &["M a1 APPEND x  3", "D abc", "T", "C a2 NOOP"],
+            &[
+                "M a1 APPEND x  3",
+                "D abc",
+                "M   2",
+                "D de",
+                "E",
+                "C a2 NOOP",
+            ],
+        );
+        all_steps(
+            small(),
+            b"a1 APPEND x {3+}\r\nabc x {2+}\r\nde\r\na2 NOOP\r\n",
+            true,
+            &["M a1 APPEND x  3", "D abc", "E x {2+}\r\nde", "C a2 NOOP"],
+        );
+        all_steps(
+            small(),
+            b"a1 APPEND x CATENATE (TEXT {1+}\r\na URL {2+}\r\n/x TEXT ~{3+}\r\nbcd)\r\na2 NOOP\r\n",
+            true,
+            &[
+                "M a1 APPEND x CATENATE (TEXT  1",
+                "D a",
+                "M  URL {2+}\r\n/x TEXT  3",
+                "D bcd",
+                "E)",
+                "C a2 NOOP",
+            ],
         );
         all_steps(
             small(),
@@ -667,6 +678,9 @@ mod tests {
     fn likely() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             Just("a1 APPEND x {3}\r\n".to_owned()),
+            Just("a1 APPEND x CATENATE (TEXT {1+}\r\n".to_owned()),
+            Just(" {2+}\r\n".to_owned()),
+            Just(" URL {2+}\r\n".to_owned()),
             Just("a LOGIN {5+}\r\n".to_owned()),
             Just("{12+}".to_owned()),
             Just("~{2}".to_owned()),

@@ -8,7 +8,10 @@ pub enum RefusalKind {
     /// Tagged NO with CANNOT: a mailbox name that cannot be.
     Name,
     /// Tagged NO with BADCHARSET (RFC 9051 6.4.4): US-ASCII and UTF-8 are what there is.
-    Charset,
+    Charset {
+        /// The search was to save what it finds: `$` is empty now (RFC 5182 2.1).
+        saves: bool,
+    },
 }
 
 /// Why, in words for the client.

@@ -1,5 +1,6 @@
 //! Entry points for fuzzers: each takes any octets, and panics only if the crate breaks a promise.
 
+use crate::subject::base_subject;
 use crate::{Limits, Parsed, PartKind, SectionText, body_of, locate};
 
 /// A message. The first two octets choose how much of it is a prefix and how narrow the limits are.
@@ -65,6 +66,28 @@ fn check_tree(parsed: &Parsed, size: u64) {
 pub fn header(octets: &[u8]) {
     let _ = crate::header_text(octets);
     let _ = crate::first_domain(octets);
+    if let Some(surrogate) = crate::surrogate(octets) {
+        assert!(surrogate.is_ascii(), "RFC 6858 gives ASCII");
+        // The same fields in the same order, and the same end.
+        let fields = |header| crate::Fields::new(header).count();
+        assert_eq!(fields(&surrogate), fields(octets));
+    }
+}
+
+/// A subject: its base has nothing left to take off, and a reply or a forward has the same base.
+pub fn subject(octets: &[u8]) {
+    let text: String = String::from_utf8_lossy(octets).chars().take(400).collect();
+    let (base, _) = base_subject(&text);
+    // In upper case a text may be longer: up to three characters for one.
+    assert_eq!(base_subject(&base).0, base, "{text:?}");
+    for mark in ["Re: ", "FWD:", "re[2]: ", "Fw : "] {
+        let (of_reply, is_reply) = base_subject(&format!("{mark}{text}"));
+        assert!(is_reply, "{mark}{text:?}");
+        assert_eq!(of_reply, base, "{mark}{text:?}");
+    }
+    let (of_forward, is_forward) = base_subject(&format!("{text} (fwd)"));
+    assert!(is_forward);
+    assert_eq!(of_forward, base, "{text:?} (fwd)");
 }
 
 /// A stored description.

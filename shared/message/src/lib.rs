@@ -14,7 +14,7 @@
 //!
 //! Any octets are accepted. The work is linear in the message's length and bounded by [`Limits`]; nothing panics.
 //!
-//! STANDARDS: RFC 5322, RFC 2045 to 2047, RFC 2183, RFC 2231, RFC 5256 2.1, RFC 6532, RFC 9051 7.5.2 and 6.4.5.1.
+//! STANDARDS: RFC 5322, RFC 2045 to 2047, RFC 2183, RFC 2231, RFC 5256 2.1, RFC 6532, RFC 6858, RFC 9051 7.5.2 and 6.4.5.1.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -29,6 +29,7 @@ mod section;
 pub mod stored;
 mod structure;
 mod subject;
+mod surrogate;
 mod text;
 mod tokens;
 pub mod transfer;
@@ -41,6 +42,7 @@ pub use header::{Field, Fields, HeaderIndex, is_named, select_fields};
 pub use parsed::{Parsed, Sent, parse, parse_within};
 pub use section::{SectionText, binary, find_part, locate};
 pub use structure::body_of;
+pub use surrogate::surrogate;
 pub use text::{for_each_text, part_text};
 pub use transfer::Encoding;
 pub use tree::{Part, PartKind};

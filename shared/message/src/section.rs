@@ -25,7 +25,8 @@ pub fn find_part<'p>(parts: &'p [Part], path: &[u32]) -> Option<&'p Part> {
 fn position(parts: &[Part], path: &[u32]) -> Option<usize> {
     let mut here = 0;
     let mut inside_message = true;
-    for number in path {
+    let mut in_multipart = false;
+    for (index, number) in path.iter().enumerate() {
         let nth = usize::try_from(number.checked_sub(1)?).ok()?;
         let part = parts.get(here)?;
         here = match (part.kind, inside_message) {
@@ -40,8 +41,13 @@ fn position(parts: &[Part], path: &[u32]) -> Option<usize> {
                     _ => return None,
                 }
             }
+            // A part of a multipart can be named once more as its own part 1, as others do.
+            (PartKind::Single, false) if in_multipart && nth == 0 && index + 1 == path.len() => {
+                here
+            }
             _ => return None,
         };
+        in_multipart = part.kind == PartKind::Multipart;
         inside_message = false;
     }
     Some(here)

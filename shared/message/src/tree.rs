@@ -239,6 +239,10 @@ impl<'a> Scanner<'a, '_> {
             ..MimeFields::default()
         });
         self.lines_before.push(0);
+        if self.found.parts.len() >= self.limits.parts {
+            // The rest is one part, whatever is in it.
+            self.live.clear();
+        }
     }
 
     fn run(&mut self) {
@@ -267,10 +271,6 @@ impl<'a> Scanner<'a, '_> {
                 .and_then(|fields| fields.content_type.as_ref())
                 .is_some_and(|media| media.is("multipart", "digest"));
             self.add_part(false);
-            if self.found.parts.len() >= self.limits.parts {
-                // The rest is one part, whatever is in it.
-                self.live.clear();
-            }
         }
     }
 

@@ -94,6 +94,16 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+#[test]
+fn a_message_may_be_the_last_part_allowed() {
+    let limits = Limits {
+        parts: 3,
+        ..Limits::default()
+    };
+    let body = b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\n--b\r\n\r\n--b\r\n";
+    assert_eq!(check(b"", body, &limits).parts.len(), 3);
+}
+
 proptest! {
     #[test]
     fn any_octets(body in proptest::collection::vec(any::<u8>(), 0..600)) {

@@ -83,12 +83,15 @@ fn sections() {
     );
     assert_eq!(cut(&[2], Text).unwrap(), "inner text");
     assert_eq!(cut(&[2, 1], Content).unwrap(), "inner text");
+    assert_eq!(cut(&[1, 1], Content), cut(&[1], Content));
     for (path, text) in [
         (&[][..], Mime),
         (&[1], Header),
         (&[4], Content),
         (&[0], Content),
-        (&[1, 1], Content),
+        (&[1, 2], Content),
+        (&[1, 1, 1], Content),
+        (&[2, 1, 1], Content),
         (&[2, 2], Content),
     ] {
         assert_eq!(cut(path, text), None, "{path:?} {text:?}");

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Grant {
     /// The account.
     pub account: AccountId,
+    /// Its name, which is its primary address: who it is in access control lists (RFC 4314).
+    pub name: String,
+    /// The groups it is a member of.
+    pub groups: Vec<Membership>,
     /// What may be done.
     pub rights: Rights,
     /// Seconds since 1970 after which it is void.
@@ -23,7 +27,7 @@ pub struct Grant {
 
 impl Grant {
     /// The purpose given to keyd's MacSign and MacVerify.
-    pub const PURPOSE: &'static str = "grant-1";
+    pub const PURPOSE: &'static str = "grant-2";
 
     /// The octets that the MAC covers.
     pub fn sealed(&self) -> Vec<u8> {
@@ -33,8 +37,28 @@ impl Grant {
         octets.extend_from_slice(&self.expires.to_le_bytes());
         octets.extend_from_slice(&self.quota_bytes.to_le_bytes());
         octets.extend_from_slice(&self.quota_messages.to_le_bytes());
+        seal_text(&mut octets, &self.name);
+        for group in &self.groups {
+            octets.extend_from_slice(&group.account.0.to_le_bytes());
+            seal_text(&mut octets, &group.name);
+        }
         octets
     }
+}
+
+/// Length first, so that no two grants have the same octets.
+fn seal_text(octets: &mut Vec<u8>, text: &str) {
+    octets.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    octets.extend_from_slice(text.as_bytes());
+}
+
+/// A group, for one of its members.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Membership {
+    /// The account of the group's own mailboxes, which its members own together; 0 if it has none.
+    pub account: AccountId,
+    /// The group's address: `group=` before it is its identifier in access control lists.
+    pub name: String,
 }
 
 /// A set of rights.

@@ -17,7 +17,7 @@ mod status;
 pub use address::{Address, AddressError};
 pub use body::{Body, Octets};
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
-pub use grant::{Grant, Rights};
+pub use grant::{Grant, Membership, Rights};
 pub use id::{
     AccountId, BlobId, ContentId, EmailId, MailboxId, ModSeq, QueueId, RequestId, ThreadId,
     TraceId, Uid,

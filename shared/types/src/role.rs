@@ -44,8 +44,14 @@ roles! {
     Queued = "queued",
     /// SMTP, submission, LMTP.
     Smtpd = "smtpd",
+    /// The full-text index.
+    Indexd = "indexd",
     /// IMAP.
     Imapd = "imapd",
+    /// POP3.
+    Pop3d = "pop3d",
+    /// ManageSieve.
+    Sieved = "sieved",
     /// The command line tool: calls, serves nothing.
     Posthouse = "posthouse",
 }

@@ -19,6 +19,8 @@ pub struct Fetch {
     pub changed_since: Option<u64>,
     /// VANISHED (RFC 7162 3.2.6).
     pub vanished: bool,
+    /// PARTIAL (RFC 9394 3.3).
+    pub page: Option<Page>,
 }
 
 /// An item of FETCH.
@@ -44,6 +46,10 @@ pub enum FetchItem {
     EmailId,
     /// THREADID (RFC 8474)
     ThreadId,
+    /// SAVEDATE (RFC 8514)
+    SaveDate,
+    /// PREVIEW, PREVIEW (LAZY) (RFC 8970)
+    Preview,
     /// BODY[...], BODY.PEEK[...], RFC822, RFC822.HEADER, RFC822.TEXT
     Section {
         /// Of what.
@@ -73,6 +79,47 @@ pub enum FetchItem {
         /// How the answer names it.
         label: Vec<u8>,
     },
+}
+
+/// The range of PARTIAL (RFC 9394 3.1): which of the results, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Counted from the last result: `-1:-100`.
+    pub from_end: bool,
+    /// The smaller number.
+    pub low: u32,
+    /// The larger number, included.
+    pub high: u32,
+}
+
+impl Page {
+    /// The part of `results` that is meant, in their order; none when it lies behind their end.
+    pub fn of<T>(self, results: &[T]) -> &[T] {
+        let at = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let len = results.len();
+        let (low, high) = (at(self.low - 1).min(len), at(self.high).min(len));
+        let range = match self.from_end {
+            false => low..high,
+            true => len - high..len - low,
+        };
+        results.get(range).unwrap_or_default()
+    }
+
+    pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Parse<Self> {
+        const WRONG: &str = "PARTIAL takes a range, of which both ends have one sign";
+        let from_end = cursor.eat(b'-');
+        let one = cursor.positive()?;
+        cursor.expect(b':', WRONG)?;
+        if cursor.eat(b'-') != from_end {
+            return Err(Refusal::bad(WRONG));
+        }
+        let other = cursor.positive()?;
+        Ok(Self {
+            from_end,
+            low: one.min(other),
+            high: one.max(other),
+        })
+    }
 }
 
 /// `<first.count>`
@@ -151,6 +198,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parse<Fetch> {
         items,
         changed_since: None,
         vanished: false,
+        page: None,
     };
     if !cursor.at_end() {
         cursor.space()?;
@@ -161,12 +209,22 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parse<Fetch> {
                     fetch.changed_since = Some(cursor.number64()?);
                 }
                 "VANISHED" => fetch.vanished = true,
+                "PARTIAL" => {
+                    cursor.space()?;
+                    fetch.page = Some(Page::parse(cursor)?);
+                }
                 _ => return Err(Refusal::bad("There is no such modifier of FETCH")),
             }
             Ok(())
         })?;
     }
     Ok(fetch)
+}
+
+/// Items in parentheses, added to those that are there.
+pub(super) fn items(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parse<()> {
+    cursor.list(|cursor| item(cursor, items))?;
+    Ok(())
 }
 
 /// RFC 9051 6.4.5: macros stand alone.
@@ -200,6 +258,8 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parse<()> {
         ("BODYSTRUCTURE", false) => FetchItem::BodyStructure,
         ("EMAILID", false) => FetchItem::EmailId,
         ("THREADID", false) => FetchItem::ThreadId,
+        ("SAVEDATE", false) => FetchItem::SaveDate,
+        ("PREVIEW", false) => preview(cursor)?,
         // RFC 3501 6.4.5: old names
         ("RFC822", false) => old_name("RFC822", SectionText::Content, false),
         ("RFC822.HEADER", false) => old_name("RFC822.HEADER", SectionText::Header, true),
@@ -215,6 +275,20 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parse<()> {
         items.push(item);
     }
     Ok(())
+}
+
+/// RFC 8970 3.1: what is kept beside every message is at hand, so that LAZY changes nothing.
+fn preview(cursor: &mut Cursor<'_>) -> Parse<FetchItem> {
+    let mut ahead = cursor.clone();
+    if ahead.eat(b' ') && ahead.eat(b'(') {
+        *cursor = ahead;
+        let modifier = cursor.word()?;
+        cursor.expect(b')', "PREVIEW has a list that does not end")?;
+        if modifier != "LAZY" {
+            return Err(Refusal::bad("There is no such modifier of PREVIEW"));
+        }
+    }
+    Ok(FetchItem::Preview)
 }
 
 fn old_name(label: &str, text: SectionText, peek: bool) -> FetchItem {
@@ -271,6 +345,13 @@ fn part_numbers(cursor: &mut Cursor<'_>) -> Parse<Vec<u32>> {
     match section.text {
         SectionText::Content => Ok(section.path),
         _ => Err(Refusal::bad("BINARY takes part numbers only")),
+    }
+}
+
+impl Section {
+    /// From the opening bracket to the closing one.
+    pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Parse<Self> {
+        section(cursor)
     }
 }
 

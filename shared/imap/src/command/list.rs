@@ -1,6 +1,6 @@
 //! LIST with its extensions, LSUB and STATUS.
 
-use super::Command;
+use super::{Command, metadata};
 use crate::Refusal;
 use crate::cursor::{Cursor, Parse};
 
@@ -44,6 +44,10 @@ pub struct ListReturn {
     pub children: bool,
     /// \Sent ...
     pub special_use: bool,
+    /// A MYRIGHTS response for each (RFC 8440).
+    pub my_rights: bool,
+    /// A METADATA response for each, of these entries (RFC 9590).
+    pub metadata: Option<Vec<String>>,
     /// A STATUS response for each (RFC 5819).
     pub status: Option<Vec<StatusItem>>,
 }
@@ -127,7 +131,8 @@ fn status_items(cursor: &mut Cursor<'_>) -> Parse<Vec<StatusItem>> {
 
 pub(super) fn status(cursor: &mut Cursor<'_>) -> Parse<Command> {
     cursor.space()?;
-    let mailbox = cursor.mailbox()?;
+    // Answered under the name that was asked for.
+    let mailbox = cursor.supplied_mailbox()?;
     cursor.space()?;
     let items = status_items(cursor)?;
     Ok(Command::Status { mailbox, items })
@@ -209,6 +214,11 @@ fn return_option(cursor: &mut Cursor<'_>, returns: &mut ListReturn) -> Parse<()>
         "SUBSCRIBED" => returns.subscribed = true,
         "CHILDREN" => returns.children = true,
         "SPECIAL-USE" => returns.special_use = true,
+        "MYRIGHTS" => returns.my_rights = true,
+        "METADATA" => {
+            cursor.space()?;
+            returns.metadata = Some(metadata::entries(cursor)?);
+        }
         "STATUS" => {
             cursor.space()?;
             returns.status = Some(status_items(cursor)?);

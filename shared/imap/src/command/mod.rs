@@ -1,14 +1,25 @@
 //! Commands: what they are, and how they are read.
 
+mod append;
+mod charset;
 mod fetch;
 mod list;
+mod metadata;
+mod notify;
 mod search;
 mod simple;
+mod sort;
 
-pub use fetch::{Fetch, FetchItem, Partial, Section, SectionText};
+pub use append::{Append, AppendHead, AppendParser, AppendPiece, Replaced};
+pub(crate) use append::{Place, awaits_message};
+pub use charset::searches_in_charset;
+pub use fetch::{Fetch, FetchItem, Page, Partial, Section, SectionText};
 pub use list::{List, ListReturn, ListSelection, StatusItem};
-pub use search::{ReturnOptions, Search, SearchKey};
-pub use simple::{Append, FlagAction, QuickResync, Select, Store};
+pub use metadata::{Depth, GetMetadata, SetMetadata};
+pub use notify::{MailboxFilter, Notify, NotifyEvents, NotifyGroup};
+pub use search::{MultiSearch, ReturnOptions, Search, SearchKey};
+pub use simple::{FlagAction, QuickResync, Select, Store};
+pub use sort::{Sort, SortBy, SortKey, Thread, Threading};
 
 use crate::cursor::{Cursor, Parse};
 use crate::reader::tag_of;
@@ -100,6 +111,12 @@ pub enum Command {
         /// What is asked.
         items: Vec<StatusItem>,
     },
+    /// COMPRESS DEFLATE (RFC 4978)
+    Compress,
+    /// UNAUTHENTICATE (RFC 8437)
+    Unauthenticate,
+    /// NOTIFY (RFC 5465)
+    Notify(Notify),
     /// IDLE
     Idle,
     /// CHECK (RFC 3501 6.4.1)
@@ -108,12 +125,27 @@ pub enum Command {
     Close,
     /// UNSELECT
     Unselect,
+    /// APPEND, REPLACE, UID REPLACE of messages made of URLs alone; the others come as [`crate::Event::Message`].
+    Append {
+        /// Where to.
+        append: Append,
+        /// The messages.
+        pieces: Vec<AppendPiece>,
+    },
     /// EXPUNGE
     Expunge,
     /// UID EXPUNGE
     UidExpunge(SequenceSet),
     /// SEARCH, UID SEARCH
     Search(Search),
+    /// ESEARCH (RFC 7377)
+    MultiSearch(MultiSearch),
+    /// CANCELUPDATE (RFC 5267 4.3.5): the tags of searches.
+    CancelUpdate(Vec<String>),
+    /// SORT, UID SORT
+    Sort(Sort),
+    /// THREAD, UID THREAD
+    Thread(Thread),
     /// FETCH, UID FETCH
     Fetch(Fetch),
     /// STORE, UID STORE
@@ -138,6 +170,43 @@ pub enum Command {
     },
     /// ID (RFC 2971): fields and values.
     Id(Vec<(String, Option<String>)>),
+    /// GETACL (RFC 4314)
+    GetAcl {
+        /// Of which.
+        mailbox: String,
+    },
+    /// SETACL (RFC 4314)
+    SetAcl {
+        /// Of which.
+        mailbox: String,
+        /// Whose rights.
+        identifier: String,
+        /// Letters, perhaps with `+` or `-` before them.
+        rights: String,
+    },
+    /// DELETEACL (RFC 4314)
+    DeleteAcl {
+        /// Of which.
+        mailbox: String,
+        /// Whose rights.
+        identifier: String,
+    },
+    /// LISTRIGHTS (RFC 4314)
+    ListRights {
+        /// Of which.
+        mailbox: String,
+        /// Whose rights.
+        identifier: String,
+    },
+    /// MYRIGHTS (RFC 4314)
+    MyRights {
+        /// Of which.
+        mailbox: String,
+    },
+    /// GETMETADATA (RFC 5464)
+    GetMetadata(GetMetadata),
+    /// SETMETADATA (RFC 5464)
+    SetMetadata(SetMetadata),
     /// GETQUOTA (RFC 9208)
     GetQuota {
         /// The quota root.
@@ -151,6 +220,25 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it names messages by their sequence numbers, which UIDONLY forbids (RFC 9586 3).
+    pub fn uses_sequence_numbers(&self) -> bool {
+        match self {
+            Self::Fetch(fetch) => !fetch.uid,
+            Self::Store(store) => !store.uid,
+            Self::Copy { uid, .. } | Self::Move { uid, .. } => !uid,
+            Self::Append { append, .. } => append.uses_sequence_number(),
+            Self::Search(search) => !search.uid || names_numbers(&search.key),
+            Self::MultiSearch(search) => names_numbers(&search.key),
+            Self::Sort(sort) => !sort.uid || names_numbers(&sort.key),
+            Self::Thread(thread) => !thread.uid || names_numbers(&thread.key),
+            Self::Select(select) => {
+                let resync = select.resync.as_ref();
+                resync.is_some_and(|resync| resync.pairs.is_some())
+            }
+            _ => false,
+        }
+    }
+
     /// Its name, for logs.
     pub fn name(&self) -> &'static str {
         match self {
@@ -172,22 +260,42 @@ impl Command {
             Self::Lsub { .. } => "LSUB",
             Self::Namespace => "NAMESPACE",
             Self::Status { .. } => "STATUS",
+            Self::Compress => "COMPRESS",
+            Self::Unauthenticate => "UNAUTHENTICATE",
+            Self::Notify(_) => "NOTIFY",
             Self::Idle => "IDLE",
             Self::Check => "CHECK",
             Self::Close => "CLOSE",
             Self::Unselect => "UNSELECT",
+            Self::Append { append, .. } => append.name(),
             Self::Expunge => "EXPUNGE",
             Self::UidExpunge(_) => "UID EXPUNGE",
             Self::Search(_) => "SEARCH",
+            Self::MultiSearch(_) => "ESEARCH",
+            Self::CancelUpdate(_) => "CANCELUPDATE",
+            Self::Sort(_) => "SORT",
+            Self::Thread(_) => "THREAD",
             Self::Fetch(_) => "FETCH",
             Self::Store(_) => "STORE",
             Self::Copy { .. } => "COPY",
             Self::Move { .. } => "MOVE",
             Self::Id(_) => "ID",
+            Self::GetAcl { .. } => "GETACL",
+            Self::SetAcl { .. } => "SETACL",
+            Self::DeleteAcl { .. } => "DELETEACL",
+            Self::ListRights { .. } => "LISTRIGHTS",
+            Self::MyRights { .. } => "MYRIGHTS",
+            Self::GetMetadata(_) => "GETMETADATA",
+            Self::SetMetadata(_) => "SETMETADATA",
             Self::GetQuota { .. } => "GETQUOTA",
             Self::GetQuotaRoot { .. } => "GETQUOTAROOT",
         }
     }
+}
+
+/// Whether a criterion names sequence numbers.
+fn names_numbers(key: &SearchKey) -> bool {
+    key.any(&|key| matches!(key, SearchKey::Sequence(SequenceSet::Ranges(_))))
 }
 
 /// Reads a command as [`crate::Event::Command`] gives it.
@@ -238,6 +346,8 @@ fn message_command(name: &str, uid: bool, cursor: &mut Cursor<'_>) -> Parse<Comm
         "FETCH" => Command::Fetch(fetch::parse(cursor, uid)?),
         "STORE" => Command::Store(simple::store(cursor, uid)?),
         "SEARCH" => Command::Search(search::parse(cursor, uid)?),
+        "SORT" => Command::Sort(sort::sort(cursor, uid)?),
+        "THREAD" => Command::Thread(sort::thread(cursor, uid)?),
         "COPY" | "MOVE" => {
             cursor.space()?;
             let set = SequenceSet::parse(cursor)?;
@@ -252,7 +362,10 @@ fn message_command(name: &str, uid: bool, cursor: &mut Cursor<'_>) -> Parse<Comm
             cursor.space()?;
             Command::UidExpunge(SequenceSet::parse(cursor)?)
         }
-        _ => return Err(Refusal::bad("There is no such command")),
+        name => {
+            let append = append::whole(name, uid, cursor)?;
+            append.ok_or(Refusal::bad("There is no such command"))?
+        }
     })
 }
 

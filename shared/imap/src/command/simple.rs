@@ -1,9 +1,8 @@
-//! Commands of one or two arguments, SELECT, STORE and the head of APPEND.
+//! Commands of one or two arguments, SELECT and STORE.
 
-use super::{Command, list};
+use super::{Command, list, metadata, notify, search};
 use crate::cursor::{Cursor, Parse, upper};
-use crate::reader::tag_of;
-use crate::{DELIMITER, Names, Refusal, Refused, SequenceSet, date, flag};
+use crate::{DELIMITER, Refusal, SequenceSet, flag};
 use base64::Engine as _;
 use types::Octets;
 
@@ -64,67 +63,6 @@ pub struct Store {
     pub flags: Vec<String>,
 }
 
-/// An APPEND up to its message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Append {
-    /// Its tag.
-    pub tag: String,
-    /// Into which.
-    pub mailbox: String,
-    /// Flags to set.
-    pub flags: Vec<String>,
-    /// INTERNALDATE in seconds since 1970.
-    pub date: Option<i64>,
-}
-
-impl Append {
-    /// Reads the head of [`crate::Event::Message`].
-    ///
-    /// # Errors
-    /// [`Refused`] says how to answer.
-    pub fn parse(head: &[u8], names: Names) -> Result<Self, Refused> {
-        let tag = tag_of(head).ok_or(Refused {
-            tag: None,
-            refusal: Refusal::bad("A tag is missing or invalid"),
-        })?;
-        let rest = head.get(tag.len()..).unwrap_or_default();
-        match append(&mut Cursor::new(rest, names)) {
-            Ok((mailbox, flags, date)) => Ok(Self {
-                tag,
-                mailbox,
-                flags,
-                date,
-            }),
-            Err(refusal) => Err(Refused {
-                tag: Some(tag),
-                refusal,
-            }),
-        }
-    }
-}
-
-type AppendHead = (String, Vec<String>, Option<i64>);
-
-fn append(cursor: &mut Cursor<'_>) -> Parse<AppendHead> {
-    cursor.space()?;
-    cursor.word()?;
-    cursor.space()?;
-    let mailbox = cursor.mailbox()?;
-    cursor.space()?;
-    let mut flags = Vec::new();
-    if cursor.peek() == Some(b'(') {
-        flags = flag::parse_list(cursor)?;
-        cursor.space()?;
-    }
-    let mut date = None;
-    if cursor.peek() == Some(b'"') {
-        date = Some(date::parse_time(cursor)?);
-        cursor.space()?;
-    }
-    cursor.end()?;
-    Ok((mailbox, flags, date))
-}
-
 /// `None`: another command.
 pub(super) fn parse(name: &str, cursor: &mut Cursor<'_>) -> Parse<Option<Command>> {
     Ok(Some(match name {
@@ -133,6 +71,15 @@ pub(super) fn parse(name: &str, cursor: &mut Cursor<'_>) -> Parse<Option<Command
         "LOGOUT" => Command::Logout,
         "STARTTLS" => Command::StartTls,
         "NAMESPACE" => Command::Namespace,
+        "COMPRESS" => {
+            cursor.space()?;
+            match cursor.word()?.as_str() {
+                "DEFLATE" => Command::Compress,
+                _ => return Err(Refusal::bad("DEFLATE is the only compression")),
+            }
+        }
+        "NOTIFY" => Command::Notify(notify::parse(cursor)?),
+        "UNAUTHENTICATE" => Command::Unauthenticate,
         "IDLE" => Command::Idle,
         "CHECK" => Command::Check,
         "CLOSE" => Command::Close,
@@ -142,7 +89,7 @@ pub(super) fn parse(name: &str, cursor: &mut Cursor<'_>) -> Parse<Option<Command
         "EXAMINE" => Command::Select(select(cursor, true)?),
         "CREATE" => create(cursor)?,
         "DELETE" => Command::Delete {
-            mailbox: mailbox(cursor)?,
+            mailbox: supplied(cursor)?,
         },
         "SUBSCRIBE" => Command::Subscribe {
             mailbox: mailbox(cursor)?,
@@ -151,8 +98,8 @@ pub(super) fn parse(name: &str, cursor: &mut Cursor<'_>) -> Parse<Option<Command
             mailbox: mailbox(cursor)?,
         },
         "RENAME" => Command::Rename {
-            from: mailbox(cursor)?,
-            to: mailbox(cursor).map(without_delimiter)?,
+            from: supplied(cursor)?,
+            to: supplied(cursor).map(without_delimiter)?,
         },
         "GETQUOTAROOT" => Command::GetQuotaRoot {
             mailbox: mailbox(cursor)?,
@@ -163,22 +110,68 @@ pub(super) fn parse(name: &str, cursor: &mut Cursor<'_>) -> Parse<Option<Command
                 root: cursor.text()?,
             }
         }
+        "GETACL" => Command::GetAcl {
+            mailbox: mailbox(cursor)?,
+        },
+        "SETACL" => Command::SetAcl {
+            mailbox: mailbox(cursor)?,
+            identifier: word_or_string(cursor)?,
+            rights: word_or_string(cursor)?,
+        },
+        "DELETEACL" => Command::DeleteAcl {
+            mailbox: mailbox(cursor)?,
+            identifier: word_or_string(cursor)?,
+        },
+        "LISTRIGHTS" => Command::ListRights {
+            mailbox: mailbox(cursor)?,
+            identifier: word_or_string(cursor)?,
+        },
+        "MYRIGHTS" => Command::MyRights {
+            mailbox: mailbox(cursor)?,
+        },
+        "GETMETADATA" => Command::GetMetadata(metadata::get(cursor)?),
+        "SETMETADATA" => Command::SetMetadata(metadata::set(cursor)?),
         "LIST" => Command::List(list::parse(cursor)?),
         "LSUB" => list::lsub(cursor)?,
+        "ESEARCH" => Command::MultiSearch(search::multi(cursor)?),
+        "CANCELUPDATE" => cancel_update(cursor)?,
         "STATUS" => list::status(cursor)?,
         "LOGIN" => login(cursor)?,
         "AUTHENTICATE" => authenticate(cursor)?,
         "ENABLE" => enable(cursor)?,
         "ID" => id(cursor)?,
-        "APPEND" => return Err(Refusal::bad("APPEND needs a mailbox and a message literal")),
         "DONE" => return Err(Refusal::bad("There is no IDLE to end")),
         _ => return Ok(None),
     }))
 }
 
+fn cancel_update(cursor: &mut Cursor<'_>) -> Parse<Command> {
+    let mut tags = Vec::new();
+    while !cursor.at_end() {
+        cursor.space()?;
+        let tag = cursor.string()?;
+        tags.push(String::from_utf8_lossy(&tag).into_owned());
+    }
+    match tags.is_empty() {
+        true => Err(Refusal::bad("CANCELUPDATE needs the tag of a search")),
+        false => Ok(Command::CancelUpdate(tags)),
+    }
+}
+
+fn word_or_string(cursor: &mut Cursor<'_>) -> Parse<String> {
+    cursor.space()?;
+    cursor.text()
+}
+
 fn mailbox(cursor: &mut Cursor<'_>) -> Parse<String> {
     cursor.space()?;
     cursor.mailbox()
+}
+
+/// RFC 9051 6.3.9.7: these tell the client where a name is kept in another form than it was given.
+fn supplied(cursor: &mut Cursor<'_>) -> Parse<String> {
+    cursor.space()?;
+    cursor.supplied_mailbox()
 }
 
 /// RFC 9051 6.3.4: a delimiter at the end says that names below will be created.
@@ -191,7 +184,7 @@ fn without_delimiter(mut name: String) -> String {
 
 fn select(cursor: &mut Cursor<'_>, read_only: bool) -> Parse<Select> {
     let mut select = Select {
-        mailbox: mailbox(cursor)?,
+        mailbox: supplied(cursor)?,
         read_only,
         condstore: false,
         resync: None,
@@ -241,7 +234,7 @@ fn quick_resync(cursor: &mut Cursor<'_>) -> Parse<QuickResync> {
 }
 
 fn create(cursor: &mut Cursor<'_>) -> Parse<Command> {
-    let mailbox = without_delimiter(mailbox(cursor)?);
+    let mailbox = without_delimiter(supplied(cursor)?);
     let mut special_use = Vec::new();
     if !cursor.at_end() {
         cursor.space()?;

@@ -320,6 +320,17 @@ fn store_copy_move_expunge() {
 }
 
 #[test]
+fn uids_after_and_before_are_ranges() {
+    // RFC 9738 3.2
+    let key = search;
+    assert_eq!(key("UIDAFTER 9"), key("UID 10:4294967295"));
+    assert_eq!(key("UIDBEFORE 9"), key("UID 1:8"));
+    assert_eq!(key("UIDBEFORE 1"), key("NOT ALL"));
+    assert_eq!(key("UIDAFTER 4294967295"), key("NOT ALL"));
+    assert!(parse(b"a SEARCH UIDBEFORE 0", Names::Utf8).is_err());
+}
+
+#[test]
 fn search_keys() {
     let flag = |name: &str| SearchKey::Flag(name.into());
     let header = |name: &str, text: &str| SearchKey::Header(name.into(), text.into());
@@ -355,7 +366,13 @@ fn search_keys() {
     assert!(matches!(search("$ SMALLER 1"), SearchKey::And(_)));
     assert_eq!(
         refused("a SEARCH CHARSET KOI8-R ALL").refusal.kind,
-        RefusalKind::Charset
+        RefusalKind::Charset { saves: false }
+    );
+    assert_eq!(
+        refused("a UID SEARCH RETURN (COUNT SAVE) CHARSET KOI8-R ALL")
+            .refusal
+            .kind,
+        RefusalKind::Charset { saves: true }
     );
     for bad in [
         "", "()", "FOO", "NOT", "OR ALL", "FROM", "SINCE x", "ALL  ALL", "UID x",
@@ -380,7 +397,54 @@ fn search_returns() {
     assert_eq!(returns("a UID SEARCH RETURN () ALL"), Some(all));
     let options = returns("A1 SEARCH RETURN (MIN COUNT SAVE) FLAGGED").unwrap();
     assert!(options.min && options.count && options.save && !options.all);
+    assert!(options.partial.is_none() && !options.names_some());
     refused("a SEARCH RETURN (FOO) ALL");
+    // RFC 9394 3.1
+    let options = returns("A01 UID SEARCH RETURN (PARTIAL -1:-100) UNDELETED").unwrap();
+    let page = options.partial.unwrap();
+    assert!(page.from_end && page.low == 1 && page.high == 100 && !options.all);
+    let options = returns("A02 UID SEARCH RETURN (PARTIAL 500:400 MIN) UNDELETED").unwrap();
+    let page = options.partial.unwrap();
+    assert!(!page.from_end && page.low == 400 && page.high == 500 && options.min);
+    assert!(options.names_some());
+    for bad in [
+        "PARTIAL",
+        "PARTIAL 1",
+        "PARTIAL 0:5",
+        "PARTIAL 1:*",
+        "PARTIAL -1:5",
+        "PARTIAL 1:-5",
+        "PARTIAL 1:4294967296",
+        "PARTIAL 1:5 ALL",
+        "ALL PARTIAL 1:5",
+        "PARTIAL 1:5 PARTIAL 6:9",
+    ] {
+        refused(&format!("a SEARCH RETURN ({bad}) ALL"));
+        refused(&format!("a SORT RETURN ({bad}) (DATE) UTF-8 ALL"));
+    }
+}
+
+#[test]
+fn search_save_dates() {
+    let key = |line: &str| match command(line) {
+        Command::Search(search) => search.key,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        key("a SEARCH SAVEDATESUPPORTED"),
+        SearchKey::SaveDateSupported
+    );
+    assert_eq!(
+        key("a SEARCH SAVEDBEFORE 2-Jan-1970"),
+        SearchKey::SavedBefore(1)
+    );
+    assert_eq!(key("a SEARCH SAVEDON 2-Jan-1970"), SearchKey::SavedOn(1));
+    assert_eq!(
+        key("a SEARCH SAVEDSINCE 1-Jan-1970"),
+        SearchKey::SavedSince(0)
+    );
+    refused("a SEARCH SAVEDON");
+    refused("a SEARCH SAVEDON yesterday");
 }
 
 #[test]
@@ -413,16 +477,73 @@ fn id_enable_quota() {
 }
 
 #[test]
+fn notify() {
+    // RFC 5465 3, 4, 5.2, 6: its examples
+    for line in [
+        "b NOTIFY NONE",
+        "a NOTIFY SET (selected (MessageNew (uid body.peek[header.fields (from to subject)]) MessageExpunge)) \
+         (personal (MailboxName SubscriptionChange))",
+        "c NOTIFY SET (INBOXES NONE)",
+        "d NOTIFY SET STATUS (selected-delayed (MessageNew MessageExpunge FlagChange)) (inboxes (MessageNew MessageExpunge)) \
+         (subtree (Lists Work) (MessageNew MessageExpunge)) (mailboxes misc NONE)",
+    ] {
+        let Command::Notify(notify) = command(line) else {
+            panic!("{line}");
+        };
+        assert!(!notify.unknown);
+        assert_eq!(notify.status, line.starts_with('d'));
+    }
+    let Command::Notify(unknown) = command("a NOTIFY SET (personal (AnnotationChange))") else {
+        panic!();
+    };
+    assert!(unknown.unknown);
+    refused("a NOTIFY");
+    refused("a NOTIFY SET");
+    refused("a NOTIFY SET STATUS");
+    refused("a NOTIFY SET (personal (MessageNew))");
+    refused("a NOTIFY SET (personal (FlagChange))");
+    refused("a NOTIFY SET (personal (MessageNew (UID) MessageExpunge))");
+    refused("a NOTIFY SET (selected NONE) (selected-delayed NONE)");
+    refused("a NOTIFY SET (selected (MailboxName))");
+    refused("a NOTIFY SET (nowhere NONE)");
+}
+
+#[test]
+fn pages() {
+    let page = |text: &str| {
+        let line = format!("a UID FETCH 1:* UID (PARTIAL {text})");
+        match command(&line) {
+            Command::Fetch(fetch) => fetch.page.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let results: Vec<u32> = (1..=10).collect();
+    assert_eq!(page("1:3").of(&results), [1, 2, 3]);
+    assert_eq!(page("9:12").of(&results), [9, 10]);
+    assert_eq!(page("11:12").of(&results), []);
+    assert_eq!(page("-1:-3").of(&results), [8, 9, 10]);
+    assert_eq!(page("-9:-4000000000").of(&results), [1, 2]);
+    assert_eq!(page("-11:-12").of(&results), []);
+    refused("a UID FETCH 1:* UID (PARTIAL 1:-1)");
+    refused("a UID FETCH 1:* UID (PARTIAL 0:1)");
+}
+
+#[test]
 fn append_heads() {
-    let append = |head: &str| Append::parse(head.as_bytes(), Names::ModifiedUtf7);
+    let append = |head: &str| {
+        AppendParser::begin(head.as_bytes(), Names::ModifiedUtf7).map(|(_, head)| head)
+    };
     let full =
         append("A003 APPEND saved-messages (\\Seen) \" 7-Feb-1994 21:52:25 -0800\" ").unwrap();
-    assert_eq!(full.mailbox, "saved-messages");
+    assert_eq!(full.append.mailbox, "saved-messages");
+    assert!(full.pieces.contains(&AppendPiece::Message {
+        flags: vec!["\\Seen".to_owned()],
+        date: Some(760_686_745),
+    }));
     assert_eq!(
-        (full.flags, full.date),
-        (vec!["\\Seen".to_owned()], Some(760_686_745))
+        append("a APPEND {5}\r\ninbox ").unwrap().append.mailbox,
+        "INBOX"
     );
-    assert_eq!(append("a APPEND {5}\r\ninbox ").unwrap().mailbox, "INBOX");
     assert!(append("a APPEND x (\\Foo) ").is_err());
     assert!(append("a APPEND x \"yesterday\" ").is_err());
     assert_eq!(
@@ -431,11 +552,42 @@ fn append_heads() {
     );
 }
 
+// RFC 4314 3: the examples
+#[test]
+fn access_control_lists_are_read() {
+    let command = |text: &str| parse(text.as_bytes(), Names::ModifiedUtf7).map(|read| read.command);
+    assert_eq!(
+        command("A035 SETACL INBOX/Drafts John lrQswicda").unwrap(),
+        Command::SetAcl {
+            mailbox: "INBOX/Drafts".to_owned(),
+            identifier: "John".to_owned(),
+            rights: "lrQswicda".to_owned(),
+        }
+    );
+    assert_eq!(
+        command("B001 DELETEACL INBOX -Fred").unwrap(),
+        Command::DeleteAcl {
+            mailbox: "INBOX".to_owned(),
+            identifier: "-Fred".to_owned(),
+        }
+    );
+    assert_eq!(
+        command("a LISTRIGHTS \"~/Mail/saved\" {5+}\r\nsmith").unwrap(),
+        Command::ListRights {
+            mailbox: "~/Mail/saved".to_owned(),
+            identifier: "smith".to_owned(),
+        }
+    );
+    assert!(command("a SETACL INBOX Fred").is_err());
+    assert!(command("a MYRIGHTS").is_err());
+    assert!(command("a GETACL INBOX more").is_err());
+}
+
 proptest! {
     #[test]
     fn any_octets_are_read_or_refused(octets: Vec<u8>) {
         let _ = parse(&octets, Names::ModifiedUtf7);
-        let _ = Append::parse(&octets, Names::Utf8);
+        let _ = AppendParser::begin(&octets, Names::Utf8);
         crate::fuzz::fuzz(&octets);
     }
 
@@ -443,8 +595,9 @@ proptest! {
     fn likely_commands_are_read_or_refused(
         words in proptest::collection::vec(
             proptest::sample::select(vec![
-                "UID", "FETCH", "STORE", "SEARCH", "LIST", "SELECT", "APPEND", "(", ")", "1:*", "*", "\"", "\\Seen", "BODY[",
+                "UID", "FETCH", "STORE", "SEARCH", "LIST", "SELECT", "APPEND", "CATENATE (", "URL", "TEXT", "UTF8 (", "REPLACE 1", "(", ")", "1:*", "*", "\"", "\\Seen", "BODY[",
                 "]<0.", "HEADER.FIELDS", "{3+}\r\n", "{2}\r\n", "OR", "NOT", "ALL", "RETURN", "CHARSET UTF-8", "$", "x", "\r\n",
+                "NOTIFY SET (", "SELECTED (MessageNew", "SUBTREE", "(PARTIAL -1:", "(QRESYNC (1 2", "PREVIEW (LAZY)", "COMPRESS DEFLATE",
                 "AUTHENTICATE", "LOGIN", "FLAGS", "+FLAGS.SILENT", "STATUS", "&-", "1-Jan-2000", "HEADER", "FULL", "BINARY.SIZE[1.",
             ]),
             0..14,
