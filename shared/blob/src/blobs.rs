@@ -67,7 +67,7 @@ impl BlobError {
 /// The storage of large bodies. Cheap to clone through an `Arc`; all methods work concurrently.
 #[derive(Debug)]
 pub struct Blobs {
-    operator: Operator,
+    pub(crate) operator: Operator,
     /// The directory, if it is one.
     root: Option<PathBuf>,
     level: i32,

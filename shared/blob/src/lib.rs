@@ -14,10 +14,12 @@
 mod blobs;
 mod codec;
 mod config;
+mod listing;
 
 pub use blobs::{BlobError, Blobs};
 pub use codec::{CodecError, decode, encode};
 pub use config::{Config, Kind, Secret};
+pub use listing::{Listing, Object};
 
 /// The id of these octets: their BLAKE3 hash.
 pub fn id_of(octets: &[u8]) -> types::BlobId {

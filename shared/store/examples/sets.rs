@@ -24,6 +24,7 @@ fn incoming(number: u64) -> Incoming {
         account: ACCOUNT,
         quota: Quota::default(),
         target: Target::Named("INBOX".to_owned()),
+        create: false,
         once: Once::Request,
         flags: Flags::default(),
         date: 0,

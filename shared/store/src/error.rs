@@ -15,6 +15,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what is stored cannot be read, and will not be later.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sql(error) => error.kind() == sql::Kind::Corrupt,
+            Self::Blob(_) => false,
+            Self::Damaged(_) => true,
+        }
+    }
+
     /// Whether the same may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -12,6 +12,11 @@
 //! | `subscription` | a subscribed name | (account, name) |
 //! | `thread_ref` | to which conversation a Message-ID belongs | hash of account and id |
 //! | `request`, `delivered` | what was done already: makes changes idempotent | request id; queue id, recipient, account |
+//! | `owner` | an account's name and limits, as its last grant told them | account |
+//! | `script` | a user's Sieve script | (account, name) |
+//! | `acl` | rights on a mailbox | (mailbox, identifier) |
+//! | `metadata` | an annotation | (account, mailbox, reader, entry) |
+//! | `noted` | what a script must not do again before a time | (account, hash, queue id) |
 //! | `orphan`, `blob_gone` | work for the collector | |
 //!
 //! [`Reader`] is for everybody, on connections that cannot write. [`writer`] is for stored alone (feature `writer`).
@@ -22,9 +27,11 @@
 //! before the rows that name them.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod config;
 mod error;
 mod flags;
+mod name;
 mod range;
 mod reader;
 mod row;
@@ -32,12 +39,17 @@ mod schema;
 #[cfg(feature = "writer")]
 pub mod writer;
 
+pub use acl::{AclEntry, AclRights, owns};
 pub use config::Config;
 pub use error::Error;
 pub use flags::{FlagError, Flags, SystemFlags};
+pub use name::{canonical, known_special_use};
 pub use range::{Ranges, to_ranges};
 #[cfg(feature = "writer")]
 pub(crate) use reader::reader_hash;
-pub use reader::{Changes, Reader, Wanted};
+pub use reader::{AccountRow, Changes, Reader, Script, SharedMailbox, Wanted};
 pub use row::{AccountState, Content, ContentBody, Mailbox, MessageRow};
 pub use schema::{COMPONENT, MIGRATIONS};
+
+/// The annotation that is a mailbox's special use (RFC 6154 5.4): it is kept with the mailbox, not among the others.
+pub const SPECIAL_USE_ENTRY: &str = "/private/specialuse";

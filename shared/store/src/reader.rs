@@ -1,6 +1,9 @@
 //! Reading, on connections that cannot write.
 
+mod bulk;
 mod contents;
+mod expunged;
+mod people;
 
 use crate::row::{AccountState, Mailbox, MessageRow};
 use crate::{COMPONENT, Config, Error, MIGRATIONS, Ranges};
@@ -12,8 +15,8 @@ use std::sync::Arc;
 use types::{AccountId, MailboxId, ModSeq, Uid};
 
 pub use contents::Wanted;
-#[cfg(feature = "writer")]
 pub(crate) use contents::reader_hash;
+pub use people::{AccountRow, Script, SharedMailbox};
 
 /// Reads the store. Cheap to clone; all methods work concurrently, on a pool of connections.
 #[derive(Clone, Debug)]
@@ -131,18 +134,14 @@ impl Reader {
         account: AccountId,
         name: &str,
     ) -> Result<Option<Mailbox>, Error> {
-        let name = if name.eq_ignore_ascii_case("INBOX") {
-            "INBOX"
-        } else {
-            name
-        };
+        let name = crate::canonical(name);
         let text = format!(
             "SELECT {} FROM mailbox m JOIN mailbox_state s ON s.id = m.id WHERE m.account = ? AND m.name = ?",
             Mailbox::COLUMNS
         );
         let row = self
             .db
-            .fetch_optional(&text, args![account.0, name])
+            .fetch_optional(&text, args![account.0, name.as_ref()])
             .await?;
         Ok(row.map(|row| Mailbox::read(&row)).transpose()?)
     }
@@ -184,6 +183,11 @@ impl Reader {
             return Ok(None);
         };
         let found = Mailbox::read(&found)?;
+        if self.db.dialect() == sql::Dialect::Sqlite {
+            bulk::messages(&mut snapshot, mailbox, from, take).await?;
+            snapshot.commit().await?;
+            return Ok(Some(found));
+        }
         let text = format!(
             "SELECT {} FROM message WHERE mailbox = ? AND uid >= ? ORDER BY uid",
             MessageRow::COLUMNS
@@ -195,6 +199,17 @@ impl Reader {
         drop(rows);
         snapshot.commit().await?;
         Ok(Some(found))
+    }
+
+    /// Octets of the messages with `\Deleted`.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn deleted_bytes(&self, mailbox: MailboxId) -> Result<u64, Error> {
+        let text = "SELECT CAST(COALESCE(SUM(size), 0) AS {int}) FROM message {indexed_by:message_deleted} \
+            WHERE mailbox = ? AND uid > 0 AND (flags & 8) <> 0";
+        let row = self.db.fetch_optional(text, args![mailbox.0]).await?;
+        Ok(row.map(|row| row.u64(0)).transpose()?.unwrap_or_default())
     }
 
     /// What has changed in a mailbox after `since`. `None` if there is no such mailbox (any more).

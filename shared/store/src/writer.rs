@@ -4,16 +4,23 @@
 //! concerned once, keeps them, and writes them back at the end. What a caller asked wrongly is a [`Refusal`], found before
 //! anything of that change is written; an [`Error`] spoils the whole batch: drop it, and try its changes one by one.
 
+mod across;
 mod collect;
+mod examine;
 mod flag;
 mod folder;
+mod objects;
+mod people;
 mod provision;
 mod put;
 mod state;
 mod transfer;
 
 pub use collect::{Collected, Retention};
+pub use examine::Examination;
 pub use flag::FlagChange;
+pub use objects::Objects;
+pub use people::Limits;
 pub use put::{Body, Incoming, Once, Placed, Target, pack, thread_keys};
 pub use transfer::Transferred;
 
@@ -45,6 +52,12 @@ pub enum Refusal {
     /// The account is full.
     #[error("the account is over its quota")]
     OverQuota,
+    /// One thing is larger than it may be.
+    #[error("it is too large")]
+    TooLarge,
+    /// There are as many already as there may be.
+    #[error("there are too many")]
+    TooMany,
 }
 
 /// What an account may hold; 0 is unlimited.
@@ -84,6 +97,7 @@ pub struct Batch {
     touched: BTreeMap<AccountId, BTreeSet<MailboxId>>,
     /// Insertions that nothing in this batch has needed to see yet: written in one go at the end.
     pending: Vec<Statement>,
+    given_up: bool,
 }
 
 /// What a committed batch has changed: each account's modseq, and its mailboxes.
@@ -105,7 +119,15 @@ impl Writer {
         Self { db }
     }
 
-    /// Makes the schema, or brings it to this version.
+    /// Makes the schema, or brings it to this version once a backup point of the older one is complete.
+    ///
+    /// # Errors
+    /// The schema is newer; the database cannot be reached; there is no room for the point: then nothing was changed.
+    pub async fn migrate_with_point(&self, points: &sql::Points) -> Result<u32, Error> {
+        Ok(sql::migrate_with_point(&self.db, COMPONENT, MIGRATIONS, points).await?)
+    }
+
+    /// As [`Writer::migrate_with_point`] without a point: for what is empty, or a copy itself.
     ///
     /// # Errors
     /// The schema is newer; the database cannot be reached.
@@ -155,6 +177,7 @@ impl Writer {
             names: HashMap::new(),
             touched: BTreeMap::new(),
             pending: Vec::new(),
+            given_up: false,
         })
     }
 
@@ -252,6 +275,10 @@ impl Batch {
     /// # Errors
     /// [`Error`]; if it is temporary, nobody knows whether the batch is committed: the same changes can be given again.
     pub async fn commit(mut self) -> Result<Touched, Error> {
+        if self.given_up {
+            self.tx.rollback().await?;
+            return Ok(Touched::new());
+        }
         self.flush().await?;
         let touched = std::mem::take(&mut self.touched);
         let touched = touched
@@ -263,6 +290,11 @@ impl Batch {
             .collect();
         self.tx.commit().await?;
         Ok(touched)
+    }
+
+    /// Gives up what was done: [`Batch::commit`] will undo it. For a batch of one change, a part of which cannot be.
+    pub fn give_up(&mut self) {
+        self.given_up = true;
     }
 
     /// Undoes everything.

@@ -1,44 +1,25 @@
 //! What is kept for a while only.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod letter;
+
+use letter::{ACCOUNT, incoming};
 use std::sync::Arc;
 use store::Flags;
-use store::writer::{
-    Body, FlagChange, Incoming, Once, Placed, Quota, Refusal, Retention, Target, Writer, pack,
-};
+use store::writer::{FlagChange, Once, Placed, Refusal, Retention, Writer};
 use types::{AccountId, ModSeq, QueueId, RequestId};
 
-const ACCOUNT: AccountId = AccountId(1);
 const KEEP: Retention = Retention {
     expunged: 100,
     requests: 100,
     delivered: 100,
 };
 
-fn incoming(queue: u64) -> Incoming {
-    let octets = format!("Subject: {queue}\r\n\r\nx").into_bytes();
-    let parsed = message::parse(b"", &octets, &message::Limits::default());
-    Incoming {
-        account: ACCOUNT,
-        quota: Quota::default(),
-        target: Target::Named("INBOX".to_owned()),
-        once: Once::Delivery(QueueId(queue), 0),
-        flags: Flags::default(),
-        date: 0,
-        prefix: Vec::new(),
-        parsed: Arc::new(pack(&parsed.encode())),
-        threads: Vec::new(),
-        body: Arc::new(Body {
-            id: blob::id_of(&octets),
-            len: octets.len() as u64,
-            data: Some(blob::encode(&octets, 0)),
-        }),
-    }
-}
-
 async fn deliver(writer: &Writer, now: i64, queue: u64) -> Result<Placed, Refusal> {
+    let once = Once::Delivery(QueueId(queue), 0);
+    let letter = incoming(&queue.to_string(), once);
     let mut batch = writer.begin(now).await.unwrap();
-    let results = batch.put(&[&incoming(queue)]).await.unwrap();
+    let results = batch.put(&[&letter]).await.unwrap();
     batch.commit().await.unwrap();
     results.into_iter().next().unwrap()
 }

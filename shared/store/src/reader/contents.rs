@@ -41,6 +41,8 @@ impl Reader {
         sorted.sort_unstable();
         sorted.dedup();
         let columns = columns(wanted);
+        // Not straight from the pool: only a snapshot looks again when a reader comes between two steps of the writer.
+        let mut snapshot = self.db.snapshot().await?;
         let (runs, scattered) = runs(&sorted);
         for run in runs {
             let (Some(low), Some(high)) = (run.first(), run.last()) else {
@@ -48,7 +50,7 @@ impl Reader {
             };
             let wanted_ids: HashSet<u64> = run.iter().copied().collect();
             let text = format!("{columns} WHERE c.account = ? AND c.id BETWEEN ? AND ?");
-            let mut rows = self.db.fetch(&text, args![account.0, *low, *high])?;
+            let mut rows = snapshot.fetch(&text, args![account.0, *low, *high])?;
             while let Some(row) = rows.next().await? {
                 if wanted_ids.contains(&row.u64(0)?) {
                     take(read(&row, wanted)?);
@@ -64,11 +66,12 @@ impl Reader {
                 "{columns} WHERE c.account = ? AND c.id IN ({})",
                 sql::placeholders(count)
             );
-            let mut rows = self.db.fetch(&text, args)?;
+            let mut rows = snapshot.fetch(&text, args)?;
             while let Some(row) = rows.next().await? {
                 take(read(&row, wanted)?);
             }
         }
+        snapshot.commit().await?;
         Ok(())
     }
 

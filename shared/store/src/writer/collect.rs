@@ -148,6 +148,11 @@ impl Batch {
         list.dedup();
         let text = "DELETE FROM delivered WHERE queue_id IN ({list})";
         records.push(self.tx.execute_in(text, &[], list).await?);
+        let gone = self
+            .tx
+            .execute("DELETE FROM noted WHERE expires < ?", args![self.now])
+            .await?;
+        records.push(gone.min(STEP as u64 - 1));
         Ok(Collected {
             records: records.iter().sum(),
             more: records.iter().any(|count| *count >= STEP as u64),

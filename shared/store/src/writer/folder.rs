@@ -12,15 +12,10 @@ const MAILBOXES_MAX: usize = 10_000;
 /// Names an account may subscribe to at most.
 const SUBSCRIPTIONS_MAX: u64 = 20_000;
 
-/// The special uses (RFC 6154 2, without those that no mailbox of ours can have).
-const SPECIAL_USES: [&str; 6] = [
-    "\\Archive",
-    "\\Drafts",
-    "\\Flagged",
-    "\\Junk",
-    "\\Sent",
-    "\\Trash",
-];
+/// A special use in its usual case.
+fn known_use(given: &str) -> Result<&'static str, Refusal> {
+    crate::known_special_use(given).ok_or(Refusal::Invalid("no such special use"))
+}
 
 /// A full name in the form in which it is stored: INBOX in capitals, no final separator.
 fn normal(name: &str) -> Result<String, Refusal> {
@@ -40,12 +35,7 @@ fn normal(name: &str) -> Result<String, Refusal> {
             "a level of a mailbox name is not empty and has no space at its ends",
         ));
     }
-    // RFC 9051 5.1: INBOX in any case is the same.
-    match name.split_once('/') {
-        None if name.eq_ignore_ascii_case("INBOX") => Ok("INBOX".to_owned()),
-        Some((first, rest)) if first.eq_ignore_ascii_case("INBOX") => Ok(format!("INBOX/{rest}")),
-        _ => Ok(name.to_owned()),
-    }
+    Ok(crate::canonical(name).into_owned())
 }
 
 impl Batch {
@@ -63,17 +53,9 @@ impl Batch {
             Ok(name) => name,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let special_use = match special_use {
-            None => None,
-            Some(given) => {
-                let known = SPECIAL_USES
-                    .into_iter()
-                    .find(|known| known.eq_ignore_ascii_case(given));
-                if known.is_none() {
-                    return Ok(Err(Refusal::Invalid("no such special use")));
-                }
-                known
-            }
+        let special_use = match special_use.map(known_use).transpose() {
+            Ok(special_use) => special_use,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         self.provision(&[account]).await?;
         self.load_all(account).await?;
@@ -119,7 +101,7 @@ impl Batch {
         }
         let (bytes, total) = (state.bytes, state.total);
         self.orphan(mailbox, "uid > 0", &[]).await?;
-        for table in ["message", "expunged"] {
+        for table in ["message", "expunged", "acl", "metadata"] {
             let text = format!("DELETE FROM {table} WHERE mailbox = ?");
             self.tx.execute(&text, args![mailbox.0]).await?;
         }
@@ -280,15 +262,7 @@ impl Batch {
         let mut row = self.accounts.get(&account).copied().unwrap_or_default();
         let state = self.new_mailbox(&mut row, account, name);
         self.accounts.insert(account, row);
-        if special_use.is_some() {
-            // RFC 6154 5.3: one mailbox a use.
-            self.tx
-                .execute(
-                    "UPDATE mailbox SET special_use = NULL WHERE account = ? AND special_use = ?",
-                    args![account.0, special_use],
-                )
-                .await?;
-        }
+        self.take_special_use(account, special_use).await?;
         self.tx
             .execute(
                 "INSERT INTO mailbox (id, account, name, uidvalidity, special_use) VALUES (?, ?, ?, ?, ?)",
@@ -298,6 +272,44 @@ impl Batch {
         self.enter(MailboxId(id), state);
         self.touch(MailboxId(id), modseq);
         Ok(MailboxId(id))
+    }
+
+    /// RFC 6154 5.3: one mailbox a use.
+    async fn take_special_use(
+        &mut self,
+        account: AccountId,
+        special_use: Option<&str>,
+    ) -> Result<(), Error> {
+        if special_use.is_some() {
+            self.tx
+                .execute(
+                    "UPDATE mailbox SET special_use = NULL WHERE account = ? AND special_use = ?",
+                    args![account.0, special_use],
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a mailbox its special use, or takes it away (RFC 6154 5.4). The use is looked at before anything is written.
+    pub(super) async fn set_special_use(
+        &mut self,
+        account: AccountId,
+        mailbox: MailboxId,
+        special_use: Option<&str>,
+    ) -> Result<Result<(), Refusal>, Error> {
+        let special_use = match special_use.map(known_use).transpose() {
+            Ok(special_use) => special_use,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.take_special_use(account, special_use).await?;
+        self.tx
+            .execute(
+                "UPDATE mailbox SET special_use = ? WHERE id = ?",
+                args![special_use, mailbox.0],
+            )
+            .await?;
+        Ok(Ok(()))
     }
 
     async fn rename_one(

@@ -18,6 +18,8 @@ pub struct Incoming {
     pub quota: Quota,
     /// Where to.
     pub target: Target,
+    /// Make the mailbox of [`Target::Named`] if it is not there: see [`Batch::ensure`].
+    pub create: bool,
     /// What makes it happen once.
     pub once: Once,
     /// Its flags.
@@ -137,6 +139,26 @@ struct Rows {
 }
 
 impl Batch {
+    /// Makes a mailbox and subscribes to it, if it is not there (RFC 5490 3.2 `:create`). What cannot be made is left: the
+    /// message goes to INBOX.
+    ///
+    /// # Errors
+    /// [`Error`]: the batch is spoiled.
+    pub async fn ensure(&mut self, account: AccountId, name: &str) -> Result<(), Error> {
+        self.provision(&[account]).await?;
+        let rows = self
+            .tx
+            .fetch_each(vec![Self::named_query(&[account], &[name])])
+            .await?;
+        self.know(rows.first().map_or(&[], Vec::as_slice))?;
+        if self.named(account, name).is_none()
+            && let Ok(_made) = self.create(account, name, None).await?
+        {
+            let _ = self.subscribe(account, name, true).await?;
+        }
+        Ok(())
+    }
+
     /// Puts messages into mailboxes: a dozen statements for all of them. One result for each, in their order.
     ///
     /// # Errors

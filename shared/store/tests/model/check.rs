@@ -55,6 +55,7 @@ fn incoming(mail: &Mail, target: Target, once: Once) -> Incoming {
         account,
         quota: quota(mail),
         target,
+        create: false,
         once,
         flags: Flags::parse(&mail.flags).unwrap(),
         date: 5,
