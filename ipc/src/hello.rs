@@ -24,7 +24,8 @@ pub const fn api_hash(server: Role) -> u64 {
         Role::Deliverd => include_str!("api/deliverd.rs"),
         Role::Relayd => include_str!("api/relayd.rs"),
         Role::Queued => include_str!("api/queued.rs"),
-        Role::Smtpd | Role::Imapd | Role::Posthouse => "",
+        Role::Indexd => include_str!("api/indexd.rs"),
+        Role::Smtpd | Role::Imapd | Role::Pop3d | Role::Sieved | Role::Posthouse => "",
     };
     fnv(own, SHARED)
 }

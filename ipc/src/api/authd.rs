@@ -8,7 +8,7 @@ use types::{AccountId, Address, Grant, Octets, Rights};
 /// Begins a SASL exchange (RFC 4422).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AuthStart {
-    /// PLAIN, LOGIN, SCRAM-SHA-256 or SCRAM-SHA-256-PLUS, upper case.
+    /// PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, OAUTHBEARER (RFC 7628) or XOAUTH2, upper case.
     pub mechanism: String,
     /// The initial response, decoded; `None` if the client sent none (empty is `Some`).
     pub initial: Option<Octets>,
@@ -47,6 +47,10 @@ pub enum Service {
     Submission,
     /// IMAP.
     Imap,
+    /// POP3.
+    Pop3,
+    /// ManageSieve.
+    Sieve,
 }
 
 /// A step of a SASL exchange.
@@ -121,6 +125,8 @@ pub enum Resolution {
     Unknown,
     /// The address is known and disabled (550 5.2.1).
     Disabled,
+    /// It is answered with this: a forwarding address that is forged or has expired (SRS).
+    Refused(types::Status),
 }
 
 /// One end of an address.
@@ -323,6 +329,11 @@ pub struct Group {
     pub members: Vec<String>,
     /// Whether members may send as the group.
     pub send_as: bool,
+    /// Whether the group has mailboxes of its own, which its members own together: then its mail goes there, and not to
+    /// the members.
+    pub shared: bool,
+    /// The account of its mailboxes; 0 if it has none, and in a request.
+    pub id: AccountId,
 }
 
 /// Makes or changes a group.
@@ -442,3 +453,34 @@ pub struct BlockRemove {
     pub network: String,
 }
 operation!(BlockRemove = 27, idempotent -> ());
+
+/// A grant for the operator's tool to act in an account's name: import, export. NotFound if there is no such account. Also
+/// for a shared group, by its address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperatorGrant {
+    /// The account's name.
+    pub account: String,
+}
+operation!(OperatorGrant = 28, once -> Grant);
+
+/// Whether an identifier may stand in an access control list: the name as it is to be written, or `None` if there is no
+/// such account or group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResolveIdentifier {
+    /// An account's name, or `group=` and a group's address; aliases are not followed.
+    pub identifier: String,
+}
+operation!(ResolveIdentifier = 29, idempotent -> Option<String>);
+
+/// The reverse-path under which a message is forwarded (SRS): an address of ours from which failures come back to the sender;
+/// `None`: the sender's own, because it is ours, or nothing leaves, or it is so configured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForwardSender {
+    /// The present reverse-path.
+    pub sender: Address,
+    /// The address of ours whose mail is forwarded.
+    pub owner: Address,
+    /// Where to.
+    pub to: Vec<Address>,
+}
+operation!(ForwardSender = 40, idempotent -> Option<Address>);

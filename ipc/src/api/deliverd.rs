@@ -59,5 +59,42 @@ pub enum FollowUp {
         to: Vec<Address>,
         /// Trace header fields to put before the present prefix (Delivered-To, RFC 9228).
         prefix: Octets,
+        /// The message as a script changed it (RFC 5293), instead of the prefix and body of the call; at most 64 KiB.
+        content: Option<Octets>,
+        /// RET, NOTIFY and a deadline that a script asked for (RFC 6009, RFC 2852).
+        options: RedirectOptions,
     },
+    /// A message that a script made: a vacation answer, a notification, a rejection.
+    Message {
+        /// The recipient that it comes from.
+        index: u16,
+        /// The reverse-path; `None` is the null one.
+        sender: Option<Address>,
+        /// Its recipients.
+        to: Vec<Address>,
+        /// All of it, header first; at most 64 KiB.
+        content: Octets,
+    },
+}
+
+impl FollowUp {
+    /// The recipient that it comes from.
+    pub fn index(&self) -> u16 {
+        match self {
+            Self::Redirect { index, .. } | Self::Message { index, .. } => *index,
+        }
+    }
+}
+
+/// What a script asks of a redirected message's reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedirectOptions {
+    /// NOTIFY (RFC 3461 4.1); `None` keeps the recipient's own.
+    pub notify: Option<Notify>,
+    /// RET (RFC 3461 4.3): full message or header only.
+    pub ret: Option<types::Ret>,
+    /// The address may be one of ours: a script names any, while aliases to our own are followed before.
+    pub anywhere: bool,
+    /// The reverse-path instead of the message's own (SRS).
+    pub sender: Option<Address>,
 }

@@ -67,6 +67,20 @@ pub struct DkimKey {
     pub algorithm: DkimAlgorithm,
     /// The value of the TXT record at `selector._domainkey.domain`.
     pub record: String,
+    /// Whether mail is signed with it.
+    pub state: DkimState,
+}
+
+/// Where a key is in its life. Its record is published in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DkimState {
+    /// Published, not yet used: others may not see the record everywhere yet.
+    Prepared,
+    /// Mail is signed with it.
+    #[default]
+    Active,
+    /// Not used any more; mail that was signed with it still verifies.
+    Retired,
 }
 
 /// A DKIM algorithm.
@@ -87,6 +101,8 @@ pub struct DkimCreate {
     pub selector: String,
     /// The algorithm.
     pub algorithm: DkimAlgorithm,
+    /// What it begins as.
+    pub state: DkimState,
 }
 operation!(DkimCreate = 5, once -> DkimKey);
 
@@ -99,6 +115,18 @@ pub struct DkimRemove {
     pub selector: String,
 }
 operation!(DkimRemove = 6, idempotent -> ());
+
+/// Moves a key to another state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DkimMark {
+    /// `d=`.
+    pub domain: String,
+    /// `s=`.
+    pub selector: String,
+    /// The new state.
+    pub state: DkimState,
+}
+operation!(DkimMark = 20, idempotent -> DkimKey);
 
 /// Signs the canonicalised header fields of a message (RFC 6376 3.7): the algorithm hashes them itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]

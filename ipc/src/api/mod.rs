@@ -4,6 +4,7 @@
 pub mod authd;
 pub mod control;
 pub mod deliverd;
+pub mod indexd;
 pub mod keyd;
 pub mod queued;
 pub mod relayd;

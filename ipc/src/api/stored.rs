@@ -40,8 +40,10 @@ pub struct DeliverTarget {
     pub quota_bytes: u64,
     /// Messages it may hold; 0 is unlimited.
     pub quota_messages: u64,
-    /// The mailbox's full name; INBOX when it is empty or not there. Never created by delivery.
+    /// The mailbox's full name; INBOX when it is empty or not there.
     pub mailbox: String,
+    /// Make the mailbox, and subscribe to it, if it is not there (RFC 5490 3.2 `:create`).
+    pub create: bool,
     /// Flags to set, as IMAP names them.
     pub flags: Vec<String>,
     /// Trace header fields before the body, kept apart from it: the message that clients see is prefix + body.
@@ -69,12 +71,15 @@ pub struct Provision {
 }
 operation!(Provision = 2, idempotent -> ());
 
-/// Opens a file for a large body; its descriptor, open for writing, comes with the reply.
+/// Opens a file for a large body; its descriptor, open for writing and for reading what was written, comes with the reply.
+/// Faults: Denied (grant), Invalid (too large), OverQuota, Busy (too many are open, in all or for the grant's account).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenUpload {
     /// A grant with the right to write.
     pub grant: Grant,
-    /// The size to come; OverQuota if the account has no room for it.
+    /// To whom the message goes.
+    pub account: AccountId,
+    /// The size to come; OverQuota if it goes to the grant's own account, and that has no room for it.
     pub expected: u64,
 }
 operation!(OpenUpload = 3, once -> u64);
@@ -84,8 +89,11 @@ operation!(OpenUpload = 3, once -> u64);
 pub struct Mutate {
     /// Random; the same when it is sent again.
     pub request: RequestId,
-    /// The right to change the account.
+    /// Who asks.
     pub grant: Grant,
+    /// Whose mail is changed. Another than the grant's own needs the rights that the mailboxes' access control lists
+    /// give to the grant's name and groups (RFC 4314 4), or membership in the group that the account belongs to.
+    pub account: AccountId,
     /// The change.
     pub mutation: Mutation,
 }
@@ -97,14 +105,14 @@ pub type UidRanges = Vec<(u32, u32)>;
 /// The list of all changes of state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation {
-    /// APPEND.
+    /// APPEND; with several messages all or none (RFC 3502).
     Append {
         /// Into which.
         mailbox: MailboxId,
-        /// As IMAP names them.
-        flags: Vec<String>,
-        /// The message.
-        message: NewMessage,
+        /// The messages: 1 to 1000. All that is inline fits in the frame; larger ones come as slots.
+        messages: Vec<AppendMessage>,
+        /// REPLACE (RFC 8508): the message of the same account that is removed in the same change.
+        replaces: Option<(MailboxId, Uid)>,
     },
     /// STORE.
     Flags {
@@ -125,7 +133,7 @@ pub enum Mutation {
         mailbox: MailboxId,
         /// Which.
         uids: UidRanges,
-        /// To.
+        /// To; it may be another account's.
         target: MailboxId,
     },
     /// MOVE (RFC 6851): all or none.
@@ -134,7 +142,7 @@ pub enum Mutation {
         mailbox: MailboxId,
         /// Which.
         uids: UidRanges,
-        /// To.
+        /// To; it may be another account's.
         target: MailboxId,
     },
     /// EXPUNGE, UID EXPUNGE: those with \Deleted.
@@ -170,6 +178,55 @@ pub enum Mutation {
         /// Subscribed or not.
         subscribed: bool,
     },
+    /// SETACL, DELETEACL (RFC 4314).
+    SetAcl {
+        /// Of which.
+        mailbox: MailboxId,
+        /// `anyone`, an account's name, or `group=` and a group's address, each perhaps with `-` before it; lower case.
+        identifier: String,
+        /// The rights' letters, of `lrswipkxtea`; empty removes the entry.
+        rights: String,
+    },
+    /// SETMETADATA (RFC 5464): all entries or none.
+    SetMetadata {
+        /// Of which; `None` is the account itself (the server annotations).
+        mailbox: Option<MailboxId>,
+        /// Entry names in lower case, `/private/...` or `/shared/...`, each with its value; `None` removes it.
+        entries: Vec<(String, Option<Octets>)>,
+    },
+    /// PUTSCRIPT (RFC 5804 2.6). stored does not compile it.
+    ScriptPut {
+        /// Its name.
+        name: String,
+        /// Sieve, UTF-8.
+        content: Octets,
+    },
+    /// DELETESCRIPT. The active one: Conflict.
+    ScriptDelete {
+        /// Its name.
+        name: String,
+    },
+    /// RENAMESCRIPT. The new name is taken: Conflict.
+    ScriptRename {
+        /// Which.
+        from: String,
+        /// Its new name.
+        to: String,
+    },
+    /// SETACTIVE.
+    ScriptActivate {
+        /// Which; `None`: no script is active.
+        name: Option<String>,
+    },
+}
+
+/// One message of [`Mutation::Append`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendMessage {
+    /// As IMAP names them.
+    pub flags: Vec<String>,
+    /// The message.
+    pub message: NewMessage,
 }
 
 /// What STORE does.
@@ -201,8 +258,8 @@ pub enum MutationResult {
     Appended {
         /// UIDVALIDITY of the mailbox.
         uidvalidity: u32,
-        /// The message's UID.
-        uid: Uid,
+        /// The messages' UIDs, ascending, in the order of the messages.
+        uids: Vec<Uid>,
     },
     /// Copy, Move: COPYUID. Both sets are ascending and pair by position.
     Copied {
@@ -222,6 +279,10 @@ pub enum MutationResult {
         /// The mailbox.
         mailbox: MailboxId,
     },
+    /// SetMetadata: a value is longer than this, in octets; nothing was set.
+    MetadataTooLong(u64),
+    /// SetMetadata: there would be too many entries; nothing was set.
+    MetadataTooMany,
 }
 
 /// From now on, [`Changed`] for all accounts is sent on this connection.
@@ -263,4 +324,109 @@ pub struct StoreFigures {
     pub messages: u64,
     /// Octets of all messages as clients see them.
     pub bytes: u64,
+}
+
+/// Notes what a script of the account must not do again before a time (RFC 5230 4.2, RFC 7352). Called by deliverd when
+/// all copies of the message are stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Remember {
+    /// Whose script.
+    pub account: AccountId,
+    /// The message for which it was noted: to it, and only to it, the note does not count.
+    pub id: QueueId,
+    /// Keys (hashes made by deliverd) and the seconds since 1970 until which each counts.
+    pub notes: Vec<(u64, i64)>,
+}
+operation!(Remember = 7, idempotent -> ());
+
+/// Holds an account's maildrop for one POP3 session (RFC 1939 3) until the connection ends or [`ReleaseMaildrop`]. False if
+/// somebody else holds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldMaildrop {
+    /// A grant with the right to read.
+    pub grant: Grant,
+    /// Random, of the session; the same holder may ask again.
+    pub holder: u64,
+}
+operation!(HoldMaildrop = 8, idempotent -> bool);
+
+/// Lets go of a maildrop.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReleaseMaildrop {
+    /// The account.
+    pub account: AccountId,
+    /// As in [`HoldMaildrop`].
+    pub holder: u64,
+}
+operation!(ReleaseMaildrop = 9, idempotent -> ());
+
+/// Examines an account's rows, and mends them if told to. Never deletes what it cannot explain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Examine {
+    /// The first account with at least this number is examined. At the end (no such account) whatever belongs to none.
+    pub from: AccountId,
+    /// Mend what can be mended.
+    pub repair: bool,
+    /// Read every body and compare its hash, instead of looking whether it is there.
+    pub bodies: bool,
+}
+operation!(Examine = 10, idempotent -> Examined);
+
+/// The answer to [`Examine`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examined {
+    /// Which one; `None`: what belongs to no account was looked at, and all is done.
+    pub account: Option<AccountId>,
+    /// Messages looked at.
+    pub messages: u64,
+    /// What is wrong: at most 1,000 findings.
+    pub findings: Vec<Finding>,
+}
+
+/// Something wrong in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What and where, for the operator.
+    pub text: String,
+    /// It was mended (or, without `repair`, could be).
+    pub mendable: bool,
+}
+
+/// Removes all mail, scripts and lists of an account that the directory no longer has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccountErase {
+    /// Which.
+    pub account: AccountId,
+}
+operation!(AccountErase = 11, idempotent -> ());
+
+/// Gives an upload back that will not be used: the client went away, or its message was refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CloseUpload {
+    /// From [`OpenUpload`], over the same connection. One that is not there (any more) is closed already.
+    pub slot: u64,
+}
+operation!(CloseUpload = 12, idempotent -> ());
+
+/// Examines the storage of large bodies: whether a row names each. Never removes what it cannot explain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExamineObjects {
+    /// Bodies whose ids begin with this octet.
+    pub first: u8,
+    /// Have those removed that have been there for more than a day and that no row names.
+    pub repair: bool,
+}
+operation!(ExamineObjects = 13, idempotent -> ExaminedObjects);
+
+/// The answer to [`ExamineObjects`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExaminedObjects {
+    /// Bodies looked at.
+    pub objects: u64,
+    /// Of these, how many no row names.
+    pub orphans: u64,
+    /// Octets of these.
+    pub bytes: u64,
+    /// What is wrong: at most 1,000 findings of each kind.
+    pub findings: Vec<Finding>,
 }

@@ -20,7 +20,7 @@ mod sockets;
 mod start;
 mod users;
 
-pub use config::{Document, Suite};
+pub use config::{Document, Suite, UsersMode};
 pub use failure::Failure;
 pub use sockets::{Listen, Listener, Socket, socket_path};
 pub use start::Start;
