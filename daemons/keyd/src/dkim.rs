@@ -1,6 +1,7 @@
 //! DKIM keys (RFC 6376, RFC 8463): one PKCS#8 PEM file a key, `dkim/<domain>/<selector>.pem` in the state directory.
 //!
-//! An operator may put keys of another system there (also PKCS#1); they are found at start and on HUP.
+//! An operator may put keys of another system there (also PKCS#1); they are found at start and on HUP. A key's state stands in
+//! `<selector>.state` beside it; without that file it is active.
 
 use crate::{KeyError, state_file};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -8,7 +9,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256};
 use aws_lc_rs::{digest, rand, rsa};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ipc::api::keyd::{DkimAlgorithm, DkimKey};
+use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::collections::BTreeMap;
@@ -106,9 +107,25 @@ impl Key {
                 selector: selector.to_owned(),
                 algorithm,
                 record,
+                state: DkimState::Active,
             },
         })
     }
+}
+
+/// The word in the state file; a second line is for later.
+fn state_word(state: DkimState) -> &'static str {
+    match state {
+        DkimState::Prepared => "prepared",
+        DkimState::Active => "active",
+        DkimState::Retired => "retired",
+    }
+}
+
+fn state_of(word: &str) -> Option<DkimState> {
+    [DkimState::Prepared, DkimState::Active, DkimState::Retired]
+        .into_iter()
+        .find(|state| state_word(*state) == word)
 }
 
 /// A new key, and the PEM file that will hold it.
@@ -261,7 +278,45 @@ impl DkimStore {
 
     fn read_key(id: &(String, String), path: &Path) -> Result<Key, KeyError> {
         let pem = state_file::read(path)?.ok_or(KeyError::NoKey)?;
-        Key::from_pem(&id.0, &id.1, &pem)
+        let mut key = Key::from_pem(&id.0, &id.1, &pem)?;
+        if let Some(octets) = state_file::read(&path.with_extension("state"))? {
+            let text = String::from_utf8_lossy(&octets);
+            let word = text.lines().next().unwrap_or_default().trim();
+            key.public.state = state_of(word).ok_or_else(|| {
+                KeyError::Invalid(format!(
+                    "the state file beside it says {word:?}: prepared, active or retired is known"
+                ))
+            })?;
+        }
+        Ok(key)
+    }
+
+    /// Moves a key to another state.
+    ///
+    /// # Errors
+    /// [`KeyError::Invalid`], [`KeyError::NotFound`], and those of the file system.
+    pub(crate) fn mark(
+        &mut self,
+        domain: &str,
+        selector: &str,
+        state: DkimState,
+    ) -> Result<DkimKey, KeyError> {
+        let id = (domain_name(domain)?, selector_name(selector)?);
+        if !self.keys.contains_key(&id) {
+            return Err(KeyError::NotFound);
+        }
+        let path = self.path(&id.0, &id.1);
+        Self::write_state(&path, state)?;
+        // Read again, as keys cannot be copied.
+        let key = Self::read_key(&id, &path)?;
+        let public = key.public.clone();
+        self.keys.insert(id, Arc::new(key));
+        Ok(public)
+    }
+
+    fn write_state(path: &Path, state: DkimState) -> io::Result<()> {
+        let text = format!("{}\n", state_word(state));
+        state_file::write(&path.with_extension("state"), text.as_bytes())
     }
 
     /// The keys of a domain, or of all domains when it is empty; by domain and selector.
@@ -306,13 +361,16 @@ impl DkimStore {
     ///
     /// # Errors
     /// Those of [`DkimStore::vacancy`], and those of the file system.
-    pub(crate) fn keep(&mut self, fresh: Fresh) -> Result<DkimKey, KeyError> {
+    pub(crate) fn keep(&mut self, mut fresh: Fresh, state: DkimState) -> Result<DkimKey, KeyError> {
+        fresh.key.public.state = state;
         let public = fresh.key.public.clone();
         let id = self.vacancy(&public.domain, &public.selector)?;
         let path = self.path(&id.0, &id.1);
         if let Some(directory) = path.parent() {
             state_file::make_directory(directory)?;
         }
+        // The state first: a key that is not to be used yet must not be active after a kill between the two.
+        Self::write_state(&path, state)?;
         state_file::write(&path, fresh.pem.as_bytes())?;
         self.keys.insert(id, Arc::new(fresh.key));
         Ok(public)
@@ -326,6 +384,7 @@ impl DkimStore {
         let id = (domain_name(domain)?, selector_name(selector)?);
         let path = self.path(&id.0, &id.1);
         state_file::remove(&path)?;
+        state_file::remove(&path.with_extension("state"))?;
         // Only succeeds when it is empty.
         if let Some(directory) = path.parent() {
             let _ = std::fs::remove_dir(directory);

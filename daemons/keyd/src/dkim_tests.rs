@@ -10,7 +10,10 @@ impl DkimStore {
         algorithm: DkimAlgorithm,
     ) -> Result<DkimKey, KeyError> {
         let (domain, selector) = self.vacancy(domain, selector)?;
-        self.keep(Fresh::generate(&domain, &selector, algorithm)?)
+        self.keep(
+            Fresh::generate(&domain, &selector, algorithm)?,
+            DkimState::Active,
+        )
     }
 }
 
@@ -126,4 +129,41 @@ fn a_broken_file_keeps_the_key_and_a_foreign_one_is_found() {
     assert_eq!(list.len(), 2);
     assert_eq!(list[0], made);
     assert_eq!(list[1].record, made.record);
+}
+
+#[test]
+fn states_are_kept_and_a_key_without_one_is_active() {
+    let state = tempfile::tempdir().unwrap();
+    let mut store = DkimStore::open(state.path(), 10).unwrap();
+    for selector in ["a", "b"] {
+        store
+            .create("d.example", selector, DkimAlgorithm::Ed25519)
+            .unwrap();
+    }
+    let fresh = Fresh::generate("d.example", "c", DkimAlgorithm::Ed25519).unwrap();
+    store.keep(fresh, DkimState::Prepared).unwrap();
+    let marked = store.mark("D.example", "A", DkimState::Retired).unwrap();
+    assert_eq!(marked.state, DkimState::Retired);
+    assert!(matches!(
+        store.mark("d.example", "z", DkimState::Active),
+        Err(KeyError::NotFound)
+    ));
+    // As an older version, or an operator, leaves it.
+    std::fs::remove_file(state.path().join("dkim/d.example/b.state")).unwrap();
+    let states = |store: &DkimStore| -> Vec<DkimState> {
+        store
+            .list("d.example")
+            .into_iter()
+            .map(|key| key.state)
+            .collect()
+    };
+    let wanted = [DkimState::Retired, DkimState::Active, DkimState::Prepared];
+    let mut again = DkimStore::open(state.path(), 10).unwrap();
+    assert_eq!(states(&again), wanted);
+    // What is not understood keeps what was known.
+    std::fs::write(state.path().join("dkim/d.example/c.state"), "later\n").unwrap();
+    again.reload().unwrap();
+    assert_eq!(states(&again), wanted);
+    again.remove("d.example", "c").unwrap();
+    assert!(!state.path().join("dkim/d.example/c.state").exists());
 }

@@ -5,8 +5,8 @@ use crate::dkim::{DkimStore, Fresh};
 use crate::token::TokenKey;
 use crate::{Config, KeyError, state_file};
 use ipc::api::keyd::{
-    Certificate, CertificatesChanged, DkimCreate, DkimKey, DkimKeys, DkimRemove, DkimSign,
-    ListCertificates, MacSign, MacVerify, TlsSign, WatchCertificates,
+    Certificate, CertificatesChanged, DkimCreate, DkimKey, DkimKeys, DkimMark, DkimRemove,
+    DkimSign, ListCertificates, MacSign, MacVerify, TlsSign, WatchCertificates,
 };
 use ipc::{Connection, Fault, FaultKind, Router};
 use std::path::Path;
@@ -141,11 +141,27 @@ impl Keys {
         let (domain, selector) = reading(&self.0.dkim).vacancy(domain, selector)?;
         // Without the lock: signatures go on meanwhile.
         let fresh = Fresh::generate(&domain, &selector, request.algorithm)?;
-        let key = writing(&self.0.dkim).keep(fresh)?;
+        let key = writing(&self.0.dkim).keep(fresh, request.state)?;
         tracing::info!(
             domain = key.domain,
             selector = key.selector,
             "DKIM key made"
+        );
+        Ok(key)
+    }
+
+    /// Moves a DKIM key to another state. Blocks.
+    ///
+    /// # Errors
+    /// Bad names, no such key, the file system.
+    pub fn dkim_mark(&self, request: &DkimMark) -> Result<DkimKey, KeyError> {
+        let (domain, selector) = (&request.domain, &request.selector);
+        let key = writing(&self.0.dkim).mark(domain, selector, request.state)?;
+        tracing::info!(
+            domain = key.domain,
+            selector = key.selector,
+            state = ?key.state,
+            "DKIM key marked"
         );
         Ok(key)
     }
@@ -169,6 +185,7 @@ impl Keys {
         let keys = || self.clone();
         let (list, tls, watch) = (keys(), keys(), keys());
         let (dkim_list, create, remove, sign) = (keys(), keys(), keys(), keys());
+        let mark = keys();
         let (seal, verify) = (keys(), keys());
         router
             .on(move |_, _: ListCertificates| {
@@ -196,6 +213,10 @@ impl Keys {
             .on(move |_, request: DkimCreate| {
                 let keys = create.clone();
                 blocking(move || keys.dkim_create(&request))
+            })
+            .on(move |_, request: DkimMark| {
+                let keys = mark.clone();
+                blocking(move || keys.dkim_mark(&request))
             })
             .on(move |_, request: DkimRemove| {
                 let keys = remove.clone();

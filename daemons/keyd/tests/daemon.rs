@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use ipc::api::keyd::{
-    CertificatesChanged, DkimAlgorithm, DkimCreate, DkimKeys, DkimRemove, DkimSign,
+    CertificatesChanged, DkimAlgorithm, DkimCreate, DkimKeys, DkimRemove, DkimSign, DkimState,
     ListCertificates, MacSign, MacVerify, TlsSign, WatchCertificates,
 };
 use ipc::{CallError, Client, ClientOptions, FaultKind, Heard};
@@ -91,6 +91,7 @@ async fn keys_survive_a_kill_and_serve_their_callers_only() {
         domain: "example.org".into(),
         selector: "a".into(),
         algorithm: DkimAlgorithm::Rsa2048,
+        state: DkimState::Active,
     };
     let key = tool.call(TRACE, &create).await.unwrap();
     assert_eq!(kind(tool.call(TRACE, &create).await), FaultKind::Conflict);
