@@ -203,6 +203,15 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
             return wrong("master_users", format!("{user} is no account's name"));
         }
     }
+    if !config.srs.domain.is_empty()
+        && let Err(error) = name::domain(&config.srs.domain)
+    {
+        return wrong("srs.domain", error.to_string());
+    }
+    // Two characters count the days.
+    if !(1..=1000).contains(&config.srs.days) {
+        return wrong("srs.days", "1 to 1,000".to_owned());
+    }
     if !(4096..=1_000_000).contains(&config.scram.iterations) {
         return wrong("scram.iterations", "4,096 to 1,000,000".to_owned());
     }

@@ -98,6 +98,77 @@ impl Default for Blocking {
     }
 }
 
+/// Access tokens of an OAuth 2.0 or OpenID Connect provider as logins (RFC 7628).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OAuth {
+    /// The provider's issuer URL; its keys are found through `.well-known/openid-configuration`. With it, tokens that are signed
+    /// (JWT, RFC 9068) are checked here. Empty: none.
+    pub issuer: String,
+    /// Where other tokens, or all if there is no issuer, are checked (RFC 7662). Empty: nowhere.
+    pub introspection_url: String,
+    /// For the introspection, with HTTP basic authentication.
+    pub client_id: String,
+    /// A file with the secret that goes with it.
+    pub client_secret_file: Option<std::path::PathBuf>,
+    /// A token must be meant for one of these (`aud`). Needed with an issuer: a token for another service is not for us.
+    pub audiences: Vec<String>,
+    /// The claim that holds the account's name.
+    pub claim: String,
+    /// A scope that a token must have; clients are told it when they are refused. Empty: any.
+    pub scope: String,
+    /// Seconds for which a token that was good is known without asking again, but never beyond its own end.
+    pub cached_seconds: u64,
+    /// Seconds that the provider has for an answer.
+    pub timeout_seconds: u64,
+}
+
+impl Default for OAuth {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            introspection_url: String::new(),
+            client_id: String::new(),
+            client_secret_file: None,
+            audiences: Vec::new(),
+            claim: "email".to_owned(),
+            scope: String::new(),
+            cached_seconds: 300,
+            timeout_seconds: 5,
+        }
+    }
+}
+
+impl OAuth {
+    /// Whether tokens are taken at all.
+    pub fn enabled(&self) -> bool {
+        !self.issuer.is_empty() || !self.introspection_url.is_empty()
+    }
+}
+
+/// Forwarding under addresses of ours (SRS).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Srs {
+    /// Whether the sender's address of forwarded mail is rewritten to one of ours. What comes back to such addresses is taken
+    /// either way, until they expire.
+    pub enabled: bool,
+    /// The domain of these addresses, one of ours; empty: the domain whose mail is forwarded.
+    pub domain: String,
+    /// Days for which something may come back, up to 1,000.
+    pub days: u32,
+}
+
+impl Default for Srs {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            domain: String::new(),
+            days: 21,
+        }
+    }
+}
+
 /// When a password may be sent in clear (PLAIN, LOGIN) without TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,6 +200,8 @@ pub struct Config {
     pub postmaster: String,
     /// Whether an account may send from addresses that only reach it as its domain's catch-all.
     pub send_as_catch_all: bool,
+    /// Forwarding under addresses of ours (SRS).
+    pub srs: Srs,
     /// Ends that one address may have after aliases and groups are followed; what goes beyond is left out.
     pub targets: usize,
     /// Aliases and groups that may stand behind one another.
@@ -160,6 +233,8 @@ pub struct Config {
     pub hashing: Hashing,
     /// SCRAM.
     pub scram: Scram,
+    /// Access tokens.
+    pub oauth: OAuth,
     /// Failed logins.
     pub blocking: Blocking,
 }
@@ -174,6 +249,7 @@ impl Default for Config {
             subaddress_separator: '+',
             postmaster: String::new(),
             send_as_catch_all: false,
+            srs: Srs::default(),
             targets: 500,
             depth: 10,
             cached: 50_000,
@@ -189,6 +265,7 @@ impl Default for Config {
             grant_seconds: 86_400,
             hashing: Hashing::default(),
             scram: Scram::default(),
+            oauth: OAuth::default(),
             blocking: Blocking::default(),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use types::{AccountId, Grant, Octets, Rights, TraceId};
+use types::{AccountId, Grant, Membership, Octets, Rights, TraceId};
 
 /// Seals octets.
 pub(crate) type Seal = Box<
@@ -16,13 +16,13 @@ pub(crate) type Seal = Box<
         + Sync,
 >;
 
-/// A seal by keyd.
-pub(crate) fn by_keyd(keyd: ipc::Client) -> Seal {
+/// A seal by keyd, for one purpose.
+pub(crate) fn by_keyd(keyd: ipc::Client, purpose: &'static str) -> Seal {
     Box::new(move |trace, data| {
         let keyd = keyd.clone();
         Box::pin(async move {
             let request = MacSign {
-                purpose: Grant::PURPOSE.to_owned(),
+                purpose: purpose.to_owned(),
                 data: data.into(),
             };
             Ok(keyd.call(trace, &request).await?)
@@ -30,7 +30,7 @@ pub(crate) fn by_keyd(keyd: ipc::Client) -> Seal {
     })
 }
 
-type Key = (AccountId, Rights, u64, u64);
+type Key = (AccountId, Rights, u64, u64, Vec<Membership>);
 
 /// Grants remembered at once.
 const REMEMBERED: usize = 50_000;
@@ -60,6 +60,7 @@ impl Grants {
         &self,
         trace: TraceId,
         account: &Account,
+        groups: &[Membership],
         rights: Rights,
         now: u64,
     ) -> Result<Grant, Fault> {
@@ -69,6 +70,7 @@ impl Grants {
             rights,
             account.quota_bytes,
             account.quota_messages,
+            groups.to_vec(),
         );
         if let Some(grant) = made().get(&key)
             && grant.expires > now + self.seconds / 2
@@ -77,6 +79,8 @@ impl Grants {
         }
         let mut grant = Grant {
             account: account.id,
+            name: account.name.clone(),
+            groups: groups.to_vec(),
             rights,
             expires: now + self.seconds,
             quota_bytes: account.quota_bytes,

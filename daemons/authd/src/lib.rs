@@ -10,17 +10,21 @@
 //!   known for a minute, under a keyed hash of account, password and stored hash. SCRAM keys are made when a password is set,
 //!   or at the first login with PLAIN of an account whose hash came from elsewhere: until then SCRAM fails for it.
 //! - **Application passwords** have a label and rights of their own, are 24 random letters, and work with all mechanisms.
+//! - **Access tokens** (OAUTHBEARER, XOAUTH2) are checked with the keys of the OpenID Connect provider that `authd.oauth` names,
+//!   or by asking it. A token stands for the account that its claim names, with that account's rights, and never for another.
 //! - **SASL**: PLAIN, LOGIN, SCRAM-SHA-256 and -PLUS. A listener that hands over channel bindings must offer -PLUS: a client
 //!   that could bind and was not offered to is told of a downgrade.
 //! - **Failed logins** are answered later and later; addresses and networks that go on are blocked for a while, and are then
 //!   refused before anything is hashed. Blocks survive restarts, and are listed and lifted by `posthouse`.
+//! - **Forwarding**: makes the addresses of ours under which other people's mail goes on (SRS, `src/srs.rs`), and finds back what
+//!   comes to them.
 //! - **Names**: domains are kept as A-labels; local parts are NFC and matched without regard to case.
 //!
-//! SECURITY: user `posthouse-auth`. No network, except to the SQL server where one is configured. Writes its state directory
+//! SECURITY: user `posthouse-auth`. No network, except to the SQL server and the token provider where one is configured. Writes its state directory
 //! `directory`, and calls keyd (MacSign) only. Who may ask for what stands in ipc/topology.toml. No answer has a hash or a
 //! key in it, and no log a password. Unknown accounts cost as much time as known ones, and have SCRAM salts that stay the same.
 //!
-//! STANDARDS: RFC 4422, 4616 (SASL, PLAIN), 5802, 7677 (SCRAM), 5929, 9266 (channel bindings), 8265, 4013 (preparation of passwords),
+//! STANDARDS: RFC 4422, 4616 (SASL, PLAIN), 5802, 7677 (SCRAM), 7628, 7662, 9068 (tokens), 5929, 9266 (channel bindings), 8265, 4013 (preparation of passwords),
 //! 9106 (argon2), 5233 (subaddresses), 5321 4.5.1 and 2142 (postmaster), 5890 and 6531 (names).
 //!
 //! RECOVERY: the database is all there is: `directory.db` (SQLite, WAL) in the state directory, or the server that
@@ -34,19 +38,23 @@ mod cache;
 mod config;
 mod directory;
 mod exchange;
+pub mod fuzz;
 mod grant;
 mod login;
 mod name;
+mod oauth;
 mod password;
 mod resolve;
 mod sasl;
 mod scram;
 mod secret;
 mod service;
+mod srs;
 mod throttle;
 mod verify;
 
-pub use config::{Blocking, Cleartext, Config, Hashing, Scram};
+pub use config::{Blocking, Cleartext, Config, Hashing, OAuth, Scram};
+pub use directory::schema::{COMPONENT, MIGRATIONS};
 pub use password::HashError;
 pub use service::Service;
 
@@ -72,10 +80,15 @@ fn sqlite_file(url: &str) -> Option<&Path> {
 /// Settings that cannot be.
 pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
     admin::check(config)?;
-    let mut needs = Needs::default();
+    oauth::check(&config.oauth).map_err(Failure::new)?;
+    let mut needs = Needs {
+        servers: config.oauth.enabled(),
+        ..Needs::default()
+    };
+    needs.read.extend(config.oauth.client_secret_file.clone());
     match sqlite_file(&config.database) {
         Some(file) => needs.write.extend(file.parent().map(PathBuf::from)),
-        None => needs.servers = !config.database.is_empty(),
+        None => needs.servers |= !config.database.is_empty(),
     }
     Ok(needs)
 }
@@ -107,10 +120,12 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     let db = sql::Db::open(&url, &options)
         .await
         .map_err(|error| Failure::new(format!("the directory database: {error}")))?;
+    let state = start.state_dir();
     let service = loop {
-        let seal = grant::by_keyd(start.client(Role::Keyd));
-        match Service::open(db.clone(), config.clone(), seal).await {
-            Ok(service) => break service,
+        let seal = grant::by_keyd(start.client(Role::Keyd), types::Grant::PURPOSE);
+        let srs = grant::by_keyd(start.client(Role::Keyd), srs::PURPOSE);
+        match Service::open(db.clone(), &state, config.clone(), seal).await {
+            Ok(service) => break service.with_srs(srs, config.srs.clone()),
             // A server that comes up after us.
             Err(fault) if fault.kind == FaultKind::Temporary => {
                 tracing::warn!(%fault, "the directory database is not there yet");

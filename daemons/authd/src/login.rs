@@ -5,6 +5,7 @@ use crate::config::{Cleartext, Config};
 use crate::directory::{Credentials, Directory};
 use crate::exchange::Exchanges;
 use crate::grant::{Grants, Seal};
+use crate::oauth::Tokens;
 use crate::sasl::{self, Clear};
 use crate::scram::{Challenge, ClientFirst, Keys, ScramError};
 use crate::throttle::Throttle;
@@ -13,13 +14,13 @@ use crate::{name, now, secret};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use ipc::api::authd::{
-    AuthClient, AuthContinue, AuthFailure, AuthReply, AuthStart, Block, Login, Service,
+    Account, AuthClient, AuthContinue, AuthFailure, AuthReply, AuthStart, Block, Login, Service,
 };
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use types::{AccountId, Octets, Rights, TraceId};
+use types::{AccountId, Grant, Octets, Rights, TraceId};
 use zeroize::Zeroizing;
 
 /// Where an exchange stands.
@@ -30,6 +31,10 @@ enum State {
     LoginName,
     /// LOGIN: the password is awaited.
     LoginPassword(String),
+    /// OAUTHBEARER or XOAUTH2 (true): its message is awaited.
+    Bearer(bool),
+    /// A token was refused, and the client was told why: its empty answer is awaited (RFC 7628 3.2.3).
+    Refused(u32),
     /// SCRAM: the first message is awaited; whether it is -PLUS.
     ScramFirst(bool),
     /// SCRAM: the proof is awaited.
@@ -54,6 +59,7 @@ pub(crate) struct Logins {
     config: Arc<Config>,
     pub(crate) verifier: Verifier,
     grants: Grants,
+    tokens: Option<Tokens>,
     throttle: Mutex<Throttle>,
     exchanges: Mutex<Exchanges<Exchange>>,
     credentials: Cache<Option<Arc<Credentials>>>,
@@ -86,7 +92,7 @@ fn failure(reason: AuthFailure) -> AuthReply {
 fn service_rights(service: Service) -> Rights {
     match service {
         Service::Submission => Rights::SUBMIT,
-        Service::Imap => Rights(Rights::READ.0 | Rights::WRITE.0),
+        Service::Imap | Service::Pop3 | Service::Sieve => Rights(Rights::READ.0 | Rights::WRITE.0),
     }
 }
 
@@ -115,6 +121,7 @@ impl Logins {
         Ok(Self {
             verifier,
             grants: Grants::new(seal, config.grant_seconds),
+            tokens: Tokens::new(config.oauth.clone())?,
             throttle: Mutex::new(throttle),
             exchanges: Mutex::new(Exchanges::new(config.exchanges, config.exchange_seconds)),
             credentials: Cache::new(generation, config.cached.min(20_000), fresh, Duration::ZERO),
@@ -178,6 +185,12 @@ impl Logins {
             }
             "PLAIN" => State::Plain,
             "LOGIN" => State::LoginName,
+            "OAUTHBEARER" | "XOAUTH2" if self.tokens.is_some() => {
+                if !self.may_be_clear(&client) {
+                    return Ok(failure(AuthFailure::NeedsTls));
+                }
+                State::Bearer(mechanism == "XOAUTH2")
+            }
             "SCRAM-SHA-256" if self.config.scram.enabled => State::ScramFirst(false),
             "SCRAM-SHA-256-PLUS" if self.config.scram.enabled => State::ScramFirst(true),
             _ => return Ok(failure(AuthFailure::Mechanism)),
@@ -269,6 +282,11 @@ impl Logins {
                 }
                 None => Ok(failure(AuthFailure::Malformed)),
             },
+            State::Bearer(xoauth2) => self.bearer(caller, client, xoauth2, response).await,
+            State::Refused(delay_ms) => Ok(AuthReply::Failure {
+                reason: AuthFailure::Credentials,
+                delay_ms,
+            }),
             State::ScramFirst(plus) => self.scram_first(caller, client, plus, response).await,
             State::ScramProof(proof) => self.scram_proof(caller, &client, *proof, response).await,
         }
@@ -298,6 +316,44 @@ impl Logins {
         };
         self.admit(caller, client, &credentials, &fit, authzid.as_deref(), None)
             .await
+    }
+
+    /// OAUTHBEARER and XOAUTH2.
+    async fn bearer(
+        &self,
+        caller: Caller,
+        client: AuthClient,
+        xoauth2: bool,
+        response: &[u8],
+    ) -> Result<AuthReply, Fault> {
+        let read = if xoauth2 {
+            sasl::xoauth2(response)
+        } else {
+            sasl::oauthbearer(response)
+        };
+        let (Some(bearer), Some(tokens)) = (read, &self.tokens) else {
+            return Ok(failure(AuthFailure::Malformed));
+        };
+        let named = tokens.name(&bearer.token).await?;
+        let credentials = match &named {
+            Some(name) => self.find(name).await?,
+            None => None,
+        };
+        if let Some(credentials) = credentials {
+            let wanted = bearer.user.as_deref();
+            return self
+                .admit(caller, &client, &credentials, &Fit::Token, wanted, None)
+                .await;
+        }
+        let user = named.or(bearer.user).unwrap_or_default();
+        let fingerprint = self.verifier.fingerprint(&user, &bearer.token);
+        let AuthReply::Failure { delay_ms, .. } = self.wrong(&client, &user, Some(fingerprint))
+        else {
+            return Ok(failure(AuthFailure::Credentials));
+        };
+        let refusal = tokens.refusal();
+        let state = State::Refused(delay_ms);
+        self.challenge(caller, Exchange { client, state }, refusal.as_bytes())
     }
 
     async fn scram_first(
@@ -416,7 +472,13 @@ impl Logins {
         }
         let grant = self
             .grants
-            .give(caller.trace, &who.account, Rights(rights), now())
+            .give(
+                caller.trace,
+                &who.account,
+                &who.groups,
+                Rights(rights),
+                now(),
+            )
             .await?;
         tracing::info!(account = who.account.name, service = ?client.service, address = %client.address,
             tls = client.tls, trace = %caller.trace, "login");
@@ -425,6 +487,70 @@ impl Logins {
             grant,
         };
         Ok(AuthReply::Success { login, data })
+    }
+
+    /// A grant for the operator's tool.
+    ///
+    /// # Errors
+    /// NotFound; the database or keyd cannot be reached.
+    pub(crate) async fn operator_grant(
+        &self,
+        caller: Caller,
+        account: &str,
+    ) -> Result<Grant, Fault> {
+        let rights = Rights(Rights::READ.0 | Rights::WRITE.0);
+        if let Some(found) = self.find(account).await? {
+            tracing::info!(account = found.account.name, trace = %caller.trace, "grant for the operator");
+            return self
+                .grants
+                .give(caller.trace, &found.account, &found.groups, rights, now())
+                .await;
+        }
+        let unknown = || {
+            Fault::new(
+                FaultKind::NotFound,
+                format!("there is no account or shared group {account}"),
+            )
+        };
+        let key = name::login(account, &self.config.default_domain).ok_or_else(unknown)?;
+        let group = self
+            .directory
+            .shared_group(&key)
+            .await?
+            .ok_or_else(unknown)?;
+        tracing::info!(group = group.name, trace = %caller.trace, "grant for the operator");
+        let owner = Account {
+            id: group.account,
+            name: group.name,
+            display_name: String::new(),
+            enabled: true,
+            quota_bytes: 0,
+            quota_messages: 0,
+            rights,
+            has_password: false,
+        };
+        self.grants
+            .give(caller.trace, &owner, &[], rights, now())
+            .await
+    }
+
+    /// An identifier of access control lists (RFC 4314 3) as it is to be written, in lower case.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub(crate) async fn identifier(&self, identifier: &str) -> Result<Option<String>, Fault> {
+        let (group, address) = match identifier.strip_prefix("group=") {
+            Some(address) => (true, address),
+            None => (false, identifier),
+        };
+        let Some(key) = name::login(address, &self.config.default_domain) else {
+            return Ok(None);
+        };
+        let shown = self.directory.shown(&key, group).await?;
+        Ok(shown.map(|shown| {
+            let prefix = if group { "group=" } else { "" };
+            format!("{prefix}{}", shown.to_lowercase())
+        }))
     }
 
     /// Oneself, or another for those who may (RFC 4616 2, RFC 5801 4).

@@ -85,6 +85,15 @@ impl Resolver {
         Ok(found)
     }
 
+    /// Whether a domain is one of ours, and enabled.
+    ///
+    /// # Errors
+    /// The database is away and nothing is remembered.
+    pub(crate) async fn serves(&self, domain: &str) -> Result<bool, Fault> {
+        let found = self.domain(domain).await?;
+        Ok(found.is_some_and(|domain| domain.enabled))
+    }
+
     async fn find(&self, address: &Address) -> Result<Resolution, Fault> {
         match self.domain(address.domain()).await? {
             None => return Ok(Resolution::Remote),
@@ -248,6 +257,22 @@ impl Resolver {
                 send_as: false,
                 ..
             } if aim == Aim::Send => {}
+            Entry::List {
+                shared: Some((id, name)),
+                ..
+            } if aim == Aim::Deliver => {
+                if walk.accounts.len() + walk.forwards.len() >= self.config.targets {
+                    walk.cut = true;
+                } else if walk.ids.insert(*id) {
+                    walk.accounts.push(Target::Account {
+                        account: *id,
+                        name: name.clone(),
+                        detail,
+                        quota_bytes: 0,
+                        quota_messages: 0,
+                    });
+                }
+            }
             Entry::List { targets, .. } => {
                 let room = self.config.targets.saturating_sub(level.len());
                 walk.cut |= targets.len() > room;

@@ -1,4 +1,4 @@
-//! PLAIN and LOGIN: what is in their messages. SCRAM is in [`crate::scram`].
+//! PLAIN, LOGIN, OAUTHBEARER and XOAUTH2: what is in their messages. SCRAM is in [`crate::scram`].
 
 use zeroize::Zeroizing;
 
@@ -29,6 +29,52 @@ pub(crate) fn plain(octets: &[u8], password_max: usize) -> Option<Clear> {
     })
 }
 
+/// An access token, and as whom its bearer wants to log in.
+pub(crate) struct Bearer {
+    pub(crate) user: Option<String>,
+    pub(crate) token: Zeroizing<String>,
+}
+
+/// Reads OAUTHBEARER's only message (RFC 7628 3.1): a GS2 header, then key and value pairs between `\x01`.
+pub(crate) fn oauthbearer(octets: &[u8]) -> Option<Bearer> {
+    let text = std::str::from_utf8(octets).ok()?;
+    let (header, pairs) = text.split_once('\x01')?;
+    // RFC 5801 4: n or y; channel binding is not possible here
+    let mut parts = header.split(',');
+    let (flag, authzid) = (parts.next()?, parts.next()?);
+    if !matches!(flag, "n" | "y") || parts.next() != Some("") || parts.next().is_some() {
+        return None;
+    }
+    let user = match authzid.strip_prefix("a=") {
+        Some(user) => Some(name(&user.replace("=2C", ",").replace("=3D", "="))?),
+        None if authzid.is_empty() => None,
+        None => return None,
+    };
+    bearer(user, pairs)
+}
+
+/// Reads XOAUTH2's only message: `user=` and `auth=Bearer` between `\x01`.
+pub(crate) fn xoauth2(octets: &[u8]) -> Option<Bearer> {
+    let text = std::str::from_utf8(octets).ok()?;
+    let (user, pairs) = text.strip_prefix("user=")?.split_once('\x01')?;
+    bearer(Some(name(user)?), pairs)
+}
+
+fn bearer(user: Option<String>, pairs: &str) -> Option<Bearer> {
+    let pairs = pairs.strip_suffix("\x01\x01")?;
+    let auth = pairs
+        .split('\x01')
+        .find_map(|pair| pair.strip_prefix("auth="))?;
+    let (scheme, token) = auth.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Bearer") {
+        return None;
+    }
+    Some(Bearer {
+        user,
+        token: Zeroizing::new(token.trim().to_owned()),
+    })
+}
+
 /// A name, as LOGIN's first response gives it.
 pub(crate) fn login_name(octets: &[u8]) -> Option<String> {
     name(std::str::from_utf8(octets).ok()?)
@@ -51,6 +97,41 @@ fn password(text: &str, max: usize) -> Option<Zeroizing<String>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn bearer_messages_are_read_as_the_rfc_shows_them() {
+        // RFC 7628 4.1
+        let message = b"n,a=user@example.com,\x01host=server.example.com\x01port=143\x01auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\x01\x01";
+        let read = oauthbearer(message).unwrap();
+        assert_eq!(read.user.as_deref(), Some("user@example.com"));
+        assert_eq!(
+            read.token.as_str(),
+            "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="
+        );
+        assert!(
+            oauthbearer(b"n,,\x01auth=Bearer x\x01\x01")
+                .unwrap()
+                .user
+                .is_none()
+        );
+        let read = xoauth2(b"user=a@b\x01auth=Bearer y\x01\x01").unwrap();
+        assert_eq!(
+            (read.user.as_deref(), read.token.as_str()),
+            (Some("a@b"), "y")
+        );
+        for bad in [
+            b"".as_slice(),
+            b"n,,\x01\x01",
+            b"n,,\x01auth=Bearer x",
+            b"p=tls,,\x01auth=Bearer x\x01\x01",
+            b"n,a=,\x01auth=Bearer x\x01\x01",
+            b"n,,\x01auth=Basic x\x01\x01",
+            b"n,,,\x01auth=Bearer x\x01\x01",
+        ] {
+            assert!(oauthbearer(bad).is_none(), "{bad:?}");
+        }
+        assert!(xoauth2(b"user=\x01auth=Bearer y\x01\x01").is_none());
+    }
 
     #[test]
     fn plain_has_three_fields() {

@@ -7,11 +7,12 @@ use crate::grant::Seal;
 use crate::login::{BLOCKS, Caller, Logins};
 use crate::now;
 use crate::resolve::Resolver;
+use crate::srs::Srs;
 use ipc::api::authd::{
     AccountList, AccountPut, AccountRemove, Alias, AliasList, AliasPut, AliasRemove,
     AppPasswordAdd, AppPasswordList, AppPasswordRemove, AuthContinue, AuthStart, BlockAdd,
-    BlockList, BlockRemove, DomainList, DomainPut, DomainRemove, Group, GroupList, GroupPut,
-    GroupRemove, MaySend, ResolveRecipient,
+    BlockList, BlockRemove, DomainList, DomainPut, DomainRemove, ForwardSender, Group, GroupList,
+    GroupPut, GroupRemove, MaySend, OperatorGrant, ResolveIdentifier, ResolveRecipient,
 };
 use ipc::{Context, Fault, Router};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub struct Service {
     pub(crate) logins: Arc<Logins>,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) admin: Arc<Admin>,
+    srs: Option<Arc<Srs>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -42,13 +44,18 @@ fn caller(context: &Context) -> Caller {
 }
 
 impl Service {
-    /// Opens the directory; its schema is brought up to date.
+    /// Opens the directory; its schema is brought up to date. `state` is authd's state directory.
     ///
     /// # Errors
     /// The database, or settings that are impossible.
-    pub(crate) async fn open(db: sql::Db, config: Config, seal: Seal) -> Result<Self, Fault> {
+    pub(crate) async fn open(
+        db: sql::Db,
+        state: &std::path::Path,
+        config: Config,
+        seal: Seal,
+    ) -> Result<Self, Fault> {
         let config = Arc::new(config);
-        let directory = Directory::open(db).await?;
+        let directory = Directory::open(db, &sql::Points::new(state.to_owned())).await?;
         let logins = Logins::open(directory.clone(), Arc::clone(&config), seal).await?;
         let logins = Arc::new(logins);
         Ok(Self {
@@ -60,7 +67,14 @@ impl Service {
             }),
             logins,
             directory,
+            srs: None,
         })
+    }
+
+    /// Forwarded mail leaves under addresses of ours.
+    pub(crate) fn with_srs(mut self, seal: Seal, config: crate::config::Srs) -> Self {
+        self.srs = Some(Arc::new(Srs::new(seal, config, Arc::clone(&self.resolver))));
+        self
     }
 
     /// Takes over blocks that other nodes have made, and forgets those that have run out.
@@ -79,7 +93,8 @@ impl Service {
 
     fn logins(&self, router: Router) -> Router {
         let (start, proceed) = (self.clone(), self.clone());
-        let (resolve, send) = (self.clone(), self.clone());
+        let (resolve, send, forward) = (self.clone(), self.clone(), self.clone());
+        let (operator, identifier) = (self.clone(), self.clone());
         router
             .on(move |context, request: AuthStart| {
                 let logins = Arc::clone(&start.logins);
@@ -89,9 +104,37 @@ impl Service {
                 let logins = Arc::clone(&proceed.logins);
                 async move { logins.proceed(caller(&context), &request).await }
             })
-            .on(move |_, request: ResolveRecipient| {
-                let resolver = Arc::clone(&resolve.resolver);
-                async move { resolver.resolve(&request.address).await }
+            .on(move |context, request: ResolveRecipient| {
+                let (resolver, srs) = (Arc::clone(&resolve.resolver), resolve.srs.clone());
+                async move {
+                    if let Some(srs) = srs
+                        && let Some(found) =
+                            srs.back(context.trace, &request.address, now()).await?
+                    {
+                        return Ok(found);
+                    }
+                    resolver.resolve(&request.address).await
+                }
+            })
+            .on(move |context, request: ForwardSender| {
+                let srs = forward.srs.clone();
+                async move {
+                    let Some(srs) = srs else { return Ok(None) };
+                    let ForwardSender { sender, owner, to } = &request;
+                    srs.forward(context.trace, sender, owner, to, now()).await
+                }
+            })
+            .on(move |context, request: OperatorGrant| {
+                let logins = Arc::clone(&operator.logins);
+                async move {
+                    logins
+                        .operator_grant(caller(&context), &request.account)
+                        .await
+                }
+            })
+            .on(move |_, request: ResolveIdentifier| {
+                let logins = Arc::clone(&identifier.logins);
+                async move { logins.identifier(&request.identifier).await }
             })
             .on(move |_, request: MaySend| {
                 let resolver = Arc::clone(&send.resolver);
@@ -126,6 +169,7 @@ impl Service {
                         targets: &request.alias.targets,
                         description: "",
                         send_as: true,
+                        shared: false,
                     };
                     Ok(directory.list_put(request.mode, &put).await?)
                 }
@@ -153,6 +197,7 @@ impl Service {
                         targets: &request.group.members,
                         description: &request.group.description,
                         send_as: request.group.send_as,
+                        shared: request.group.shared,
                     };
                     Ok(directory.list_put(request.mode, &put).await?)
                 }
@@ -245,6 +290,8 @@ fn group(row: ListRow) -> Group {
         description: row.description,
         members: row.targets,
         send_as: row.send_as,
+        shared: row.shared,
+        id: types::AccountId(if row.shared { row.account } else { 0 }),
     }
 }
 

@@ -12,6 +12,8 @@ use ipc::api::authd::{
 use sql::testing::TestDb;
 use types::{AccountId, Address, Octets, Rights, TraceId};
 
+#[path = "service_group_tests.rs"]
+mod group;
 #[path = "service_login_tests.rs"]
 mod login;
 
@@ -50,7 +52,9 @@ struct House {
 impl House {
     async fn open(test: &TestDb, config: Config) -> Self {
         let db = test.open().await.unwrap();
-        let service = Service::open(db, config, seal()).await.unwrap();
+        let service = Service::open(db, std::path::Path::new("/nowhere"), config, seal())
+            .await
+            .unwrap();
         Self { service }
     }
 
@@ -116,6 +120,7 @@ impl House {
             targets: &targets,
             description: "",
             send_as: !address.starts_with("quiet"),
+            shared: address.starts_with("desk"),
         };
         Ok(self
             .service
@@ -369,6 +374,7 @@ async fn lists(house: &House) {
         targets: &targets,
         description: "",
         send_as: true,
+        shared: false,
     };
     directory.list_put(PutMode::Update, &put).await.unwrap();
 }

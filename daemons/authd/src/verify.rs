@@ -24,6 +24,8 @@ pub(crate) enum Fit {
     Account,
     /// The application password with this label and these rights.
     App(String, Rights),
+    /// An access token.
+    Token,
 }
 
 /// Verifies and makes hashes.

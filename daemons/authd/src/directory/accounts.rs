@@ -4,7 +4,10 @@ use super::{Directory, DirectoryError, Result, occupy, page, schema, text};
 use crate::{name, scram};
 use ipc::api::authd::{Account, PutMode};
 use sql::{Row, Tx, Value, args};
-use types::{AccountId, Rights};
+use types::{AccountId, Membership, Rights};
+
+/// Groups of one account that go into its grants.
+const GROUPS: u32 = 100;
 
 /// A password in the forms in which it is stored.
 pub(crate) struct NewSecret {
@@ -35,6 +38,8 @@ pub(crate) struct Credentials {
     pub(crate) iterations: u32,
     pub(crate) scram: Option<([u8; 32], [u8; 32])>,
     pub(crate) app_passwords: Vec<AppSecret>,
+    /// The groups it is a member of, by address; up to 100.
+    pub(crate) groups: Vec<Membership>,
 }
 
 const COLUMNS: &str =
@@ -194,7 +199,27 @@ impl Directory {
                 scram: keys(row, 4)?,
             })
         });
+        let rows = self
+            .db
+            .fetch_all(
+                "SELECT d.shown, d.shared, d.account FROM directory_target t
+                    JOIN directory_address d ON d.address = t.address
+                 WHERE t.target = ? AND d.kind = ? ORDER BY d.address LIMIT ?",
+                args![key, schema::GROUP, GROUPS],
+            )
+            .await?;
+        let groups = rows.iter().map(|row| {
+            let account = if row.bool(1)? { row.u64(2)? } else { 0 };
+            Ok(Membership {
+                account: AccountId(account),
+                name: text(row, 0)?,
+            })
+        });
+        let mut groups = groups.collect::<Result<Vec<_>>>()?;
+        // The databases sort by collations of their own.
+        groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(Some(Credentials {
+            groups,
             enabled: account.enabled && row.bool(8)?,
             hash: row.text_opt(9)?.map(str::to_owned),
             salt: row.blob(10)?.to_vec(),
@@ -203,6 +228,41 @@ impl Directory {
             app_passwords: app_passwords.collect::<Result<_>>()?,
             account,
         }))
+    }
+
+    /// The mailboxes of a shared group; `None` if there is no such group, or it has none.
+    pub(crate) async fn shared_group(&self, key: &str) -> Result<Option<Membership>> {
+        let row = self
+            .db
+            .fetch_optional(
+                "SELECT shown, account FROM directory_address WHERE address = ? AND kind = ? AND shared <> 0",
+                args![key, schema::GROUP],
+            )
+            .await?;
+        row.map(|row| {
+            Ok(Membership {
+                name: text(&row, 0)?,
+                account: AccountId(row.u64(1)?),
+            })
+        })
+        .transpose()
+    }
+
+    /// How the directory writes an address, if it is of that kind: account or group.
+    pub(crate) async fn shown(&self, key: &str, group: bool) -> Result<Option<String>> {
+        let kind = if group {
+            schema::GROUP
+        } else {
+            schema::ACCOUNT
+        };
+        let row = self
+            .db
+            .fetch_optional(
+                "SELECT shown FROM directory_address WHERE address = ? AND kind = ?",
+                args![key, kind],
+            )
+            .await?;
+        row.map(|row| text(&row, 0)).transpose()
     }
 
     /// Stores a better hash of the same password, unless the password was changed meanwhile.
@@ -231,15 +291,8 @@ pub(super) async fn number(tx: &mut Tx, key: &str) -> Result<u64> {
     Ok(row.u64(0)?)
 }
 
-async fn insert(
-    tx: &mut Tx,
-    key: &str,
-    put: &Account,
-    secret: Option<NewSecret>,
-    salt: &[u8],
-    iterations: u32,
-) -> Result<()> {
-    // Counted apart from the rows, so that a number is never given again.
+/// The number of a new account. Counted apart from the rows, so that a number is never given again.
+pub(super) async fn next_number(tx: &mut Tx) -> Result<u64> {
     tx.execute(
         "INSERT INTO directory_counter (name, number) VALUES ('account', 1)
             {on_conflict:name} number = directory_counter.number + 1",
@@ -252,7 +305,18 @@ async fn insert(
             args![],
         )
         .await?;
-    let id = row.map_or(Ok(1), |row| row.u64(0))?;
+    Ok(row.map_or(Ok(1), |row| row.u64(0))?)
+}
+
+async fn insert(
+    tx: &mut Tx,
+    key: &str,
+    put: &Account,
+    secret: Option<NewSecret>,
+    salt: &[u8],
+    iterations: u32,
+) -> Result<()> {
+    let id = next_number(tx).await?;
     let keys = secret.as_ref().and_then(|secret| secret.scram.as_ref());
     tx.execute(
         "INSERT INTO directory_account (id, address, display_name, enabled, quota_bytes, quota_messages, rights, password,

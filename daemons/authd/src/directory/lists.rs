@@ -1,5 +1,6 @@
 //! Aliases and groups: addresses with other addresses behind them.
 
+use super::accounts::next_number;
 use super::{Directory, DirectoryError, Result, kind_name, occupy, page, schema, text};
 use crate::name;
 use ipc::api::authd::PutMode;
@@ -14,6 +15,7 @@ pub(crate) struct ListPut<'a> {
     pub(crate) targets: &'a [String],
     pub(crate) description: &'a str,
     pub(crate) send_as: bool,
+    pub(crate) shared: bool,
 }
 
 /// An alias or a group as it is kept.
@@ -22,6 +24,9 @@ pub(crate) struct ListRow {
     pub(crate) targets: Vec<String>,
     pub(crate) description: String,
     pub(crate) send_as: bool,
+    pub(crate) shared: bool,
+    /// Of the mailboxes that it has, or once had.
+    pub(crate) account: u64,
 }
 
 const ALIAS_TARGETS: usize = 100;
@@ -100,6 +105,7 @@ impl Directory {
                 .await?;
             }
         }
+        share(&mut tx, &key, put.shared).await?;
         refuse_strays(&mut tx, &targets).await?;
         let mut rows: Vec<Value> = Vec::with_capacity(targets.len() * 4);
         for (place, (target, shown)) in targets.iter().enumerate() {
@@ -134,7 +140,7 @@ impl Directory {
         limit: u32,
     ) -> Result<Vec<ListRow>> {
         let mut statement =
-            "SELECT address, shown, description, send_as FROM directory_address WHERE kind = ?"
+            "SELECT address, shown, description, send_as, shared, account FROM directory_address WHERE kind = ?"
                 .to_owned();
         let mut args: Vec<Value> = args![kind(group)];
         for (condition, value) in [(" AND address = ?", only), (" AND address > ?", after)] {
@@ -177,6 +183,8 @@ impl Directory {
                 address: text(row, 1)?,
                 description: text(row, 2)?,
                 send_as: row.bool(3)?,
+                shared: row.bool(4)?,
+                account: row.u64(5)?,
                 targets,
             });
         }
@@ -202,6 +210,26 @@ impl Directory {
         tracing::info!(address = key, "{} removed", kind_name(kind(group)));
         Ok(())
     }
+}
+
+/// Gives a group mailboxes of its own, or takes it away from them.
+async fn share(tx: &mut Tx, key: &str, shared: bool) -> Result<()> {
+    let row = tx
+        .fetch_optional(
+            "SELECT account FROM directory_address WHERE address = ?",
+            args![key],
+        )
+        .await?;
+    let mut account = row.map_or(Ok(0), |row| row.u64(0))?;
+    if shared && account == 0 {
+        account = next_number(tx).await?;
+    }
+    tx.execute(
+        "UPDATE directory_address SET shared = ?, account = ? WHERE address = ?",
+        args![shared, account, key],
+    )
+    .await?;
+    Ok(())
 }
 
 /// The address must be there, and be what is meant.

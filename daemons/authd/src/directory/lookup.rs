@@ -21,6 +21,8 @@ pub(crate) enum Entry {
         group: bool,
         send_as: bool,
         targets: Vec<Address>,
+        /// The group's own mailboxes, which then get its mail, and its address.
+        shared: Option<(AccountId, Address)>,
     },
 }
 
@@ -30,7 +32,8 @@ impl Directory {
         let rows = self
             .db
             .fetch_in(
-                "SELECT d.address, d.kind, d.shown, d.send_as, a.id, a.enabled, a.quota_bytes, a.quota_messages
+                "SELECT d.address, d.kind, d.shown, d.send_as, a.id, a.enabled, a.quota_bytes, a.quota_messages,
+                    d.shared, d.account
                  FROM directory_address d LEFT JOIN directory_account a ON a.address = d.address
                  WHERE d.address IN ({list})",
                 &[],
@@ -59,6 +62,12 @@ impl Directory {
                     group: kind == schema::GROUP,
                     send_as: row.bool(3)?,
                     targets: Vec::new(),
+                    shared: if row.bool(8)? {
+                        let address = row.text(2)?.parse().ok();
+                        Some(AccountId(row.u64(9)?)).zip(address)
+                    } else {
+                        None
+                    },
                 }
             };
             entries.insert(key, entry);

@@ -6,7 +6,7 @@ mod blocks;
 mod domains;
 mod lists;
 pub(crate) mod lookup;
-mod schema;
+pub(crate) mod schema;
 
 pub(crate) use accounts::{Credentials, NewSecret};
 pub(crate) use lists::{ListPut, ListRow};
@@ -78,9 +78,9 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Brings the schema up to date.
-    pub(crate) async fn open(db: Db) -> Result<Self> {
-        sql::migrate(&db, schema::COMPONENT, schema::MIGRATIONS).await?;
+    /// Brings the schema up to date, once a backup point of an older one is complete.
+    pub(crate) async fn open(db: Db, points: &sql::Points) -> Result<Self> {
+        sql::migrate_with_point(&db, schema::COMPONENT, schema::MIGRATIONS, points).await?;
         Ok(Self {
             db,
             generation: Generation::default(),
