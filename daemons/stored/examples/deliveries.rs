@@ -91,6 +91,7 @@ async fn main() {
                         quota_bytes: 0,
                         quota_messages: 0,
                         mailbox: String::new(),
+                        create: false,
                         flags: Vec::new(),
                         prefix: b"Return-Path: <a@example.org>\r\nDelivered-To: b@example.org\r\n"
                             .to_vec()

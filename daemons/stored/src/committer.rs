@@ -7,9 +7,11 @@ use ipc::{Fault, FaultKind};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use store::writer::{Batch, Collected, Incoming, Placed, Refusal, Retention, Touched, Writer};
+use store::writer::{
+    Batch, Collected, Incoming, Placed, Quota, Refusal, Retention, Target, Touched, Writer,
+};
 use tokio::sync::{mpsc, oneshot};
-use types::{AccountId, RequestId};
+use types::{AccountId, MailboxId, QueueId, RequestId, Uid};
 
 /// What is to be written, and who waits for it.
 pub(crate) struct Work {
@@ -23,16 +25,31 @@ pub(crate) struct Work {
 pub(crate) enum Task {
     /// A message for some mailboxes.
     Deliver(Vec<Incoming>),
-    /// APPEND.
-    Append(RequestId, Box<Incoming>),
+    /// APPEND, and what it replaces: all or none.
+    Append(RequestId, Box<Appending>),
     /// Any other change.
     Change(RequestId, Box<Change>),
     /// The standard mailboxes.
     Provision(AccountId),
+    /// An account's name and limits.
+    Owner(AccountId, String, Quota),
+    /// What a script must not do again.
+    Note(AccountId, QueueId, Vec<(u64, i64)>),
+    /// All of an account.
+    Erase(AccountId),
     /// A step of the collector; alone in its transaction.
     Collect,
     /// A step of forgetting; alone in its transaction.
     Trim(Retention),
+}
+
+/// APPEND: 1 to 1000 messages for one mailbox.
+pub(crate) struct Appending {
+    /// Who asks.
+    pub(crate) by: AccountId,
+    pub(crate) messages: Vec<Incoming>,
+    /// REPLACE (RFC 8508): what goes when they have come.
+    pub(crate) replaces: Option<(MailboxId, Uid)>,
 }
 
 /// The answers.
@@ -80,6 +97,8 @@ pub(crate) struct Committer {
     pub(crate) batch_bytes: u64,
     /// The schema is known to be right.
     pub(crate) migrated: bool,
+    /// What is made before it is changed.
+    pub(crate) points: sql::Points,
     /// When the database was last seen to be away.
     pub(crate) away: Option<Instant>,
     pub(crate) sizes: runtime::metrics::Counter,
@@ -191,7 +210,7 @@ impl Committer {
 
     async fn transaction(&mut self, works: &[Work]) -> Result<(Answers, Touched), store::Error> {
         if !self.migrated {
-            self.writer.migrate().await?;
+            self.writer.migrate_with_point(&self.points).await?;
             self.migrated = true;
         }
         let mut batch = self.writer.begin(now()).await?;
@@ -215,14 +234,14 @@ fn compatible(works: Vec<Work>) -> (Vec<Work>, Vec<Work>) {
     let mut later = Vec::new();
     for work in works {
         let fits = match &work.task {
-            Task::Append(request, incoming) => requests.insert((incoming.account, *request)),
-            Task::Change(request, change) => requests.insert((change.account, *request)),
-            Task::Deliver(_) | Task::Provision(_) => true,
-            Task::Collect | Task::Trim(_) => together.is_empty(),
+            Task::Append(request, appending) => requests.insert((appending.by, *request)),
+            Task::Change(request, change) => requests.insert((change.by, *request)),
+            Task::Deliver(_) | Task::Provision(_) | Task::Owner(..) | Task::Note(..) => true,
+            Task::Collect | Task::Trim(_) | Task::Erase(_) => together.is_empty(),
         };
-        let alone = together
-            .first()
-            .is_some_and(|first: &Work| matches!(first.task, Task::Collect | Task::Trim(_)));
+        let alone = together.first().is_some_and(|first: &Work| {
+            matches!(first.task, Task::Collect | Task::Trim(_) | Task::Erase(_))
+        });
         if fits && !alone {
             together.push(work);
         } else {
@@ -239,8 +258,8 @@ async fn fill(batch: &mut Batch, works: &[Work]) -> Result<Answers, store::Error
     let requests: Vec<(AccountId, RequestId)> = works
         .iter()
         .filter_map(|work| match &work.task {
-            Task::Append(request, incoming) => Some((incoming.account, *request)),
-            Task::Change(request, change) => Some((change.account, *request)),
+            Task::Append(request, appending) => Some((appending.by, *request)),
+            Task::Change(request, change) => Some((change.by, *request)),
             _ => None,
         })
         .collect();
@@ -258,20 +277,20 @@ async fn fill(batch: &mut Batch, works: &[Work]) -> Result<Answers, store::Error
                         .collect(),
                 ))
             }
-            Task::Append(request, incoming) => {
-                let key = (incoming.account, *request);
+            Task::Append(request, appending) => {
+                let key = (appending.by, *request);
                 if let Some(reply) = replies.get(&key) {
                     answers.push(repeated(reply));
                     continue;
                 }
-                match placed.next() {
-                    Some(Ok(placed)) => note(&mut remember, key, appended(&placed)),
-                    Some(Err(refusal)) => Err(refused(&refusal)),
-                    None => Err(Fault::new(FaultKind::Internal, "a message has no result")),
+                let results: Vec<_> = placed.by_ref().take(appending.messages.len()).collect();
+                match append(batch, appending, results, works.len() == 1).await? {
+                    Ok(mutated) => note(&mut remember, key, mutated),
+                    Err(fault) => Err(fault),
                 }
             }
             Task::Change(request, change) => {
-                let key = (change.account, *request);
+                let key = (change.by, *request);
                 if let Some(reply) = replies.get(&key) {
                     answers.push(repeated(reply));
                     continue;
@@ -286,6 +305,18 @@ async fn fill(batch: &mut Batch, works: &[Work]) -> Result<Answers, store::Error
             }
             Task::Provision(account) => {
                 batch.provision(&[*account]).await?;
+                Ok(Done::Provisioned)
+            }
+            Task::Owner(account, name, quota) => {
+                batch.note_owner(*account, name, *quota).await?;
+                Ok(Done::Provisioned)
+            }
+            Task::Note(account, id, notes) => {
+                batch.note(*account, *id, notes).await?;
+                Ok(Done::Provisioned)
+            }
+            Task::Erase(account) => {
+                batch.erase(*account).await?;
                 Ok(Done::Provisioned)
             }
             Task::Collect => Ok(Done::Collected(batch.collect().await?)),
@@ -307,15 +338,71 @@ async fn put(
     for work in works {
         match &work.task {
             Task::Deliver(messages) => incoming.extend(messages),
-            Task::Append(request, message)
-                if !replies.contains_key(&(message.account, *request)) =>
+            Task::Append(request, appending)
+                if !replies.contains_key(&(appending.by, *request)) =>
             {
-                incoming.push(message);
+                incoming.extend(&appending.messages);
             }
             _ => {}
         }
     }
+    for message in &incoming {
+        if let (true, Target::Named(name)) = (message.create, &message.target) {
+            batch.ensure(message.account, name).await?;
+        }
+    }
     batch.put(&incoming).await
+}
+
+/// The results of an APPEND's messages as one. If some were taken and others not, the transaction is given up: alone in one,
+/// the change is then refused.
+async fn append(
+    batch: &mut Batch,
+    appending: &Appending,
+    results: Vec<Result<Placed, Refusal>>,
+    alone: bool,
+) -> Result<Result<Mutated, Fault>, store::Error> {
+    let mut placed = Vec::with_capacity(results.len());
+    let mut refusal = None;
+    for result in results {
+        match result {
+            Ok(done) => placed.push(done),
+            Err(reason) => refusal = Some(reason),
+        }
+    }
+    if let Some(refusal) = refusal {
+        if placed.is_empty() {
+            return Ok(Err(refused(&refusal)));
+        }
+        if !alone {
+            return Err(store::Error::Damaged(
+                "a part of an APPEND was refused".to_owned(),
+            ));
+        }
+        batch.give_up();
+        return Ok(Err(refused(&refusal)));
+    }
+    let Some(first) = placed.first() else {
+        return Ok(Err(Fault::new(FaultKind::Invalid, "there is no message")));
+    };
+    let mut modseq = placed
+        .iter()
+        .map(|one| one.modseq)
+        .max()
+        .unwrap_or_default();
+    if let (Some((mailbox, uid)), Some(message)) = (appending.replaces, appending.messages.first())
+    {
+        let gone = [(uid.0, uid.0)];
+        batch.replace(message.account, mailbox, &gone).await?;
+        modseq = batch.modseq(message.account);
+    }
+    Ok(Ok(Mutated {
+        modseq,
+        result: MutationResult::Appended {
+            uidvalidity: first.uidvalidity,
+            uids: placed.iter().map(|one| one.uid).collect(),
+        },
+    }))
 }
 
 fn note(
@@ -346,15 +433,5 @@ fn stored(placed: Placed) -> Stored {
         uid: placed.uid,
         modseq: placed.modseq,
         duplicate: placed.duplicate,
-    }
-}
-
-fn appended(placed: &Placed) -> Mutated {
-    Mutated {
-        modseq: placed.modseq,
-        result: MutationResult::Appended {
-            uidvalidity: placed.uidvalidity,
-            uid: placed.uid,
-        },
     }
 }

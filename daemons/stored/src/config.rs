@@ -14,9 +14,9 @@ pub struct Config {
     pub waiting: usize,
     /// Octets of one message at most. 256 MiB.
     pub message_bytes: u64,
-    /// Files for large messages that are open at once. 256.
+    /// Files for large messages that are open at once; one account has a quarter of them at most. 256.
     pub uploads: usize,
-    /// Seconds after which an upload that was not used is removed. 3,600.
+    /// Seconds after which an upload that was not used is removed; a message of that size must have arrived by then. 3,600.
     pub upload_seconds: u64,
     /// Verified grants that are remembered until they expire. 16,384.
     pub grants: usize,
@@ -28,6 +28,18 @@ pub struct Config {
     pub request_days: u32,
     /// Days for which deliveries are remembered; longer than a message may stay in the queue. 30.
     pub delivered_days: u32,
+    /// Sieve scripts of one account. 100.
+    pub scripts: u64,
+    /// Octets of one script. 102,400.
+    pub script_bytes: u64,
+    /// Entries of a mailbox's access control list. 100.
+    pub acl_entries: u64,
+    /// Annotations of one mailbox, or of an account itself. 100.
+    pub metadata_entries: u64,
+    /// Octets of one annotation. 65,536.
+    pub metadata_bytes: u64,
+    /// Backup points of the database that are kept: one is made before its schema is changed. 0: none is made. 2.
+    pub backup_points: usize,
 }
 
 impl Default for Config {
@@ -44,11 +56,27 @@ impl Default for Config {
             expunged_days: 60,
             request_days: 2,
             delivered_days: 30,
+            scripts: 100,
+            script_bytes: 102_400,
+            acl_entries: 100,
+            metadata_entries: 100,
+            metadata_bytes: 65_536,
+            backup_points: 2,
         }
     }
 }
 
 impl Config {
+    pub(crate) fn limits(&self) -> store::writer::Limits {
+        store::writer::Limits {
+            scripts: self.scripts,
+            script_bytes: self.script_bytes.min(128 * 1024),
+            acl_entries: self.acl_entries,
+            metadata_entries: self.metadata_entries,
+            metadata_bytes: self.metadata_bytes.min(128 * 1024),
+        }
+    }
+
     pub(crate) fn retention(&self) -> store::writer::Retention {
         let seconds = |days: u32| i64::from(days.max(1)) * 86_400;
         store::writer::Retention {

@@ -20,7 +20,8 @@
 //!
 //! RECOVERY: killed at any time, it has lost nothing that it acknowledged; callers send again what they have no answer to, and
 //! get the first one's answer. While the database is away, changes fail as temporary, and it goes on when the database is
-//! back. A body that was written for a change that then failed is removed later. Uploads under way are lost.
+//! back. A schema of an earlier version is changed once a backup point of the database is complete (docs/upgrade.md); killed
+//! meanwhile, it goes on. A body that was written for a change that then failed is removed later. Uploads under way are lost.
 #![forbid(unsafe_code)]
 
 mod committer;
@@ -29,7 +30,9 @@ mod feed;
 mod grants;
 mod housekeeping;
 mod incoming;
+mod maildrops;
 mod mutation;
+mod rights;
 mod service;
 mod uploads;
 

@@ -2,7 +2,8 @@
 
 use ipc::api::stored::{self as api, Mutation, MutationResult};
 use ipc::{Fault, FaultKind};
-use store::writer::{Batch, FlagChange, Quota, Refusal};
+use store::AclRights;
+use store::writer::{Batch, FlagChange, Limits, Quota, Refusal};
 use store::{FlagError, Flags};
 use types::AccountId;
 
@@ -12,7 +13,13 @@ const RANGES_MAX: usize = 100_000;
 /// Any change but Append.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
+    /// Who asks: its requests are known by it.
+    pub(crate) by: AccountId,
+    /// Whose mail is changed.
     pub(crate) account: AccountId,
+    /// Whose the target of a copy or move is.
+    pub(crate) target: AccountId,
+    pub(crate) limits: Limits,
     pub(crate) quota: Quota,
     pub(crate) mutation: Mutation,
 }
@@ -27,7 +34,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Fault {
         Refusal::NotFound => FaultKind::NotFound,
         Refusal::Conflict(_) => FaultKind::Conflict,
         Refusal::Invalid(_) => FaultKind::Invalid,
-        Refusal::OverQuota => FaultKind::OverQuota,
+        Refusal::OverQuota | Refusal::TooLarge | Refusal::TooMany => FaultKind::OverQuota,
     };
     Fault::new(kind, refusal.to_string())
 }
@@ -99,7 +106,7 @@ pub(crate) async fn apply(
             mailbox,
             uids,
             target,
-        } => batch
+        } if change.target == account => batch
             .copy(account, change.quota, *mailbox, uids, *target)
             .await?
             .map(copied),
@@ -107,10 +114,32 @@ pub(crate) async fn apply(
             mailbox,
             uids,
             target,
-        } => batch
+        } if change.target == account => batch
             .move_to(account, *mailbox, uids, *target)
             .await?
             .map(copied),
+        Mutation::Copy {
+            mailbox,
+            uids,
+            target,
+        }
+        | Mutation::Move {
+            mailbox,
+            uids,
+            target,
+        } => {
+            let moving = matches!(change.mutation, Mutation::Move { .. });
+            batch
+                .transfer_across(
+                    (account, *mailbox),
+                    uids,
+                    (change.target, *target),
+                    change.quota,
+                    moving,
+                )
+                .await?
+                .map(copied)
+        }
         Mutation::Expunge { mailbox, uids } => batch
             .expunge(account, *mailbox, uids.as_deref())
             .await?
@@ -129,6 +158,50 @@ pub(crate) async fn apply(
             .map(|()| MutationResult::Done),
         Mutation::Subscribe { name, subscribed } => batch
             .subscribe(account, name, *subscribed)
+            .await?
+            .map(|()| MutationResult::Done),
+        Mutation::SetAcl {
+            mailbox,
+            identifier,
+            rights,
+        } => {
+            let Some(rights) = AclRights::parse(rights) else {
+                return Ok(Err(Fault::new(FaultKind::Invalid, "no such rights")));
+            };
+            batch
+                .set_acl(account, *mailbox, identifier, rights, change.limits)
+                .await?
+                .map(|()| MutationResult::Done)
+        }
+        Mutation::SetMetadata { mailbox, entries } => {
+            let entries: Vec<(String, Option<Vec<u8>>)> = entries
+                .iter()
+                .map(|(name, value)| (name.clone(), value.as_ref().map(|value| value.0.clone())))
+                .collect();
+            let set = batch.set_metadata(account, change.by, *mailbox, &entries, change.limits);
+            match set.await? {
+                // RFC 5464 4.3: the client is told which limit it was
+                Err(Refusal::TooLarge) => Ok(MutationResult::MetadataTooLong(
+                    change.limits.metadata_bytes,
+                )),
+                Err(Refusal::TooMany) => Ok(MutationResult::MetadataTooMany),
+                other => other.map(|()| MutationResult::Done),
+            }
+        }
+        Mutation::ScriptPut { name, content } => batch
+            .put_script(account, name, content, change.limits)
+            .await?
+            .map(|()| MutationResult::Done),
+        Mutation::ScriptDelete { name } => batch
+            .delete_script(account, name)
+            .await?
+            .map(|()| MutationResult::Done),
+        Mutation::ScriptRename { from, to } => batch
+            .rename_script(account, from, to)
+            .await?
+            .map(|()| MutationResult::Done),
+        Mutation::ScriptActivate { name } => batch
+            .activate_script(account, name.as_deref())
             .await?
             .map(|()| MutationResult::Done),
     };

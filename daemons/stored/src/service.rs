@@ -1,26 +1,30 @@
 //! The operations.
 
 use crate::Config;
-use crate::committer::{self, Committer, Done, Task, Work, store_fault};
+use crate::committer::{self, Appending, Committer, Done, Task, Work, store_fault};
 use crate::feed::Feed;
 use crate::grants::Grants;
 use crate::housekeeping::Housekeeper;
 use crate::incoming::{Intake, Prepared};
+use crate::maildrops::Maildrops;
 use crate::mutation::{self, Change};
+use crate::rights::Asked;
 use crate::uploads::Uploads;
 use blob::Blobs;
 use ipc::api::stored::{
-    Deliver, DeliverTarget, Mutate, Mutated, Mutation, NewMessage, OpenUpload, Provision,
-    StoreFigures, StoreStatus, Stored, Subscribe,
+    AccountErase, AppendMessage, CloseUpload, Deliver, DeliverTarget, Examine, ExamineObjects,
+    Examined, ExaminedObjects, Finding, HoldMaildrop, Mutate, Mutated, Mutation, NewMessage,
+    OpenUpload, Provision, ReleaseMaildrop, Remember, StoreFigures, StoreStatus, Stored, Subscribe,
 };
 use ipc::{Client, Context, Fault, FaultKind, Router};
 use runtime::Failure;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::writer::{Incoming, Once, Quota, Target, Writer, thread_keys};
 use tokio::sync::{RwLock, mpsc, oneshot};
-use types::{Grant, Rights, Role};
+use types::{AccountId, Grant, MailboxId, RequestId, Rights, Role};
 
 /// Everything behind the operations. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +36,9 @@ struct Inner {
     reader: store::Reader,
     intake: Intake,
     uploads: Uploads,
+    maildrops: Maildrops,
+    /// Names and limits that were noted already.
+    owners: Mutex<HashMap<AccountId, (String, Quota)>>,
     grants: Grants,
     feed: Arc<Feed>,
     trouble: Arc<Mutex<String>>,
@@ -67,11 +74,15 @@ impl Service {
         let writer = Writer::open(store, state)
             .await
             .map_err(|error| failed(&error))?;
-        let migrated = match writer.migrate().await {
-            Ok(_) => true,
+        let points = sql::Points {
+            folder: state.to_owned(),
+            keep: config.backup_points,
+        };
+        let (migrated, trouble) = match writer.migrate_with_point(&points).await {
+            Ok(_) => (true, String::new()),
             Err(error) if error.is_temporary() => {
-                tracing::error!(%error, "the database is away; changes fail until it is there");
-                false
+                tracing::error!(%error, "the database is not ready; changes fail until it is");
+                (false, error.to_string())
             }
             Err(error) => return Err(failed(&error)),
         };
@@ -81,7 +92,7 @@ impl Service {
         let uploads = Uploads::open(&state.join("uploads"), config.uploads, keep)?;
         let outside = Arc::new(RwLock::new(()));
         let feed = Arc::new(Feed::default());
-        let trouble = Arc::new(Mutex::new(String::new()));
+        let trouble = Arc::new(Mutex::new(trouble));
         let (queue, works) = mpsc::channel(config.waiting.max(1));
         let committer = Committer {
             writer: writer.clone(),
@@ -90,6 +101,7 @@ impl Service {
             batch: config.batch.max(1),
             batch_bytes: config.batch_bytes.max(1),
             migrated,
+            points,
             away: None,
             sizes: runtime::metrics::counter("stored_changes_total", "Changes that were committed"),
             commits: runtime::metrics::counter(
@@ -117,6 +129,8 @@ impl Service {
             reader: writer.reader(blobs),
             writer,
             uploads,
+            maildrops: Maildrops::default(),
+            owners: Mutex::default(),
             grants: Grants::new(keyd, config.grants),
             feed,
             trouble,
@@ -155,7 +169,9 @@ impl Service {
     pub fn router(&self) -> Router {
         let service = || Arc::clone(&self.0);
         let (deliver, provision, upload, mutate) = (service(), service(), service(), service());
-        let (subscribe, status, closed) = (service(), service(), service());
+        let (subscribe, status, closed, close) = (service(), service(), service(), service());
+        let (hold, release, remember, erase) = (service(), service(), service(), service());
+        let (examine, objects) = (service(), service());
         Router::new(Role::Stored)
             .on(move |context, call: Deliver| {
                 let inner = Arc::clone(&deliver);
@@ -169,6 +185,10 @@ impl Service {
                 let inner = Arc::clone(&upload);
                 async move { inner.open_upload(context, call).await }
             })
+            .on(move |context: Context, call: CloseUpload| {
+                close.uploads.close(call.slot, context.connection.id());
+                std::future::ready(Ok(()))
+            })
             .on(move |context, call: Mutate| {
                 let inner = Arc::clone(&mutate);
                 async move { inner.mutate(context, call).await }
@@ -177,11 +197,38 @@ impl Service {
                 subscribe.feed.subscribe(context.connection.clone());
                 std::future::ready(Ok(()))
             })
+            .on(move |context, call: HoldMaildrop| {
+                let inner = Arc::clone(&hold);
+                async move { inner.hold(context, call).await }
+            })
+            .on(move |_, call: ReleaseMaildrop| {
+                release.maildrops.release(call.account, call.holder);
+                std::future::ready(Ok(()))
+            })
+            .on(move |_, call: Remember| {
+                let inner = Arc::clone(&remember);
+                async move { inner.remember(call).await }
+            })
+            .on(move |_, call: AccountErase| {
+                let inner = Arc::clone(&erase);
+                async move { inner.commit(Task::Erase(call.account), 0).await.map(drop) }
+            })
+            .on(move |_, call: Examine| {
+                let inner = Arc::clone(&examine);
+                async move { inner.examine(call).await }
+            })
+            .on(move |_, call: ExamineObjects| {
+                let inner = Arc::clone(&objects);
+                async move { inner.examine_objects(call).await }
+            })
             .on(move |_, _: StoreStatus| {
                 let inner = Arc::clone(&status);
                 async move { Ok(inner.status().await) }
             })
-            .on_closed(move |peer| closed.uploads.close_connection(peer.connection))
+            .on_closed(move |peer| {
+                closed.uploads.close_connection(peer.connection);
+                closed.maildrops.closed(peer.connection);
+            })
     }
 }
 
@@ -302,13 +349,16 @@ impl Inner {
             .map_err(|error| store_fault(&error))?
             .unwrap_or_default();
         let limit = call.grant.quota_bytes;
-        if limit != 0 && used.bytes.saturating_add(call.expected) > limit {
+        // What somebody else has room for is told to those only who may append there, by Mutate.
+        let own = call.account == call.grant.account;
+        if own && limit != 0 && used.bytes.saturating_add(call.expected) > limit {
             return Err(Fault::new(
                 FaultKind::OverQuota,
                 "the account has no room for it",
             ));
         }
-        match self.uploads.create(context.connection.id()) {
+        let connection = context.connection.id();
+        match self.uploads.create(connection, call.grant.account) {
             Ok(Some((slot, file))) => {
                 context.attach(file.into());
                 Ok(slot)
@@ -318,65 +368,214 @@ impl Inner {
         }
     }
 
-    async fn mutate(&self, context: Context, call: Mutate) -> Result<Mutated, Fault> {
+    async fn mutate(&self, context: Context, mut call: Mutate) -> Result<Mutated, Fault> {
         self.check(&context, &call.grant, Rights::WRITE).await?;
         mutation::check(&call.mutation)?;
-        let account = call.grant.account;
+        self.note_owner(&call.grant).await?;
+        let asked = Asked {
+            reader: &self.reader,
+            grant: &call.grant,
+            account: call.account,
+        };
+        asked.allow(&mut call.mutation).await?;
+        let target = match &call.mutation {
+            Mutation::Copy { target, .. } | Mutation::Move { target, .. } => {
+                asked.target(*target).await?
+            }
+            _ => call.account,
+        };
+        let quota = self.quota(&call.grant, target).await?;
+        let by = call.grant.account;
         let done = match call.mutation {
             Mutation::Append {
                 mailbox,
-                flags,
-                message,
+                messages,
+                replaces,
             } => {
-                // Sent again over a new connection, it has no upload any more, but perhaps an answer.
-                if matches!(message.body, types::Body::Slot { .. }) {
-                    let reply = self.writer.reply(account, call.request).await;
-                    if let Some(reply) = reply.map_err(|error| store_fault(&error))? {
-                        return mutated(committer::repeated(&reply)?);
-                    }
-                }
-                let flags = mutation::flags(&flags)?;
-                let prepared = self
-                    .intake
-                    .prepare(
-                        &message.parsed,
-                        message.body,
-                        context.descriptors,
-                        &self.uploads,
-                        context.connection.id(),
-                    )
-                    .await?;
-                let incoming = Incoming {
-                    account,
-                    quota: quota(&call.grant),
-                    target: Target::Mailbox(mailbox),
-                    once: Once::Request,
-                    flags,
-                    date: message.date,
-                    prefix: Vec::new(),
-                    parsed: Arc::clone(&prepared.parsed),
-                    threads: thread_keys(account, &prepared.structure),
-                    body: Arc::clone(&prepared.body),
-                };
-                let weight = prepared.body.len + message.parsed.len() as u64;
-                let task = Task::Append(call.request, Box::new(incoming));
-                let done = self.commit(task, weight).await;
-                if done.is_err() {
-                    self.abandon(&prepared).await;
-                }
-                done?
+                self.append(
+                    context,
+                    (by, call.request),
+                    (call.account, mailbox, quota),
+                    messages,
+                    replaces,
+                )
+                .await?
             }
-            other => {
+            mutation => {
                 let change = Change {
-                    account,
-                    quota: quota(&call.grant),
-                    mutation: other,
+                    by,
+                    account: call.account,
+                    target,
+                    limits: self.config.limits(),
+                    quota,
+                    mutation,
                 };
                 self.commit(Task::Change(call.request, Box::new(change)), 256)
                     .await?
             }
         };
         mutated(done)
+    }
+
+    async fn append(
+        &self,
+        context: Context,
+        (by, request): (AccountId, RequestId),
+        (account, mailbox, quota): (AccountId, MailboxId, Quota),
+        messages: Vec<AppendMessage>,
+        replaces: Option<(MailboxId, types::Uid)>,
+    ) -> Result<Done, Fault> {
+        if messages.is_empty() || messages.len() > 1000 {
+            return Err(Fault::new(
+                FaultKind::Invalid,
+                "an APPEND has 1 to 1000 messages",
+            ));
+        }
+        // Sent again over a new connection, it has no upload any more, but perhaps an answer.
+        let uploaded = |one: &AppendMessage| matches!(one.message.body, types::Body::Slot { .. });
+        if messages.iter().any(uploaded) {
+            let reply = self.writer.reply(by, request).await;
+            if let Some(reply) = reply.map_err(|error| store_fault(&error))? {
+                return committer::repeated(&reply);
+            }
+        }
+        let mut weight = 0;
+        let mut all = Vec::with_capacity(messages.len());
+        let mut prepared = Vec::with_capacity(messages.len());
+        let mut descriptors = context.descriptors;
+        for AppendMessage { flags, message } in messages {
+            let flags = mutation::flags(&flags)?;
+            let attached = matches!(message.body, types::Body::Attached { .. });
+            let mine = if attached && !descriptors.is_empty() {
+                vec![descriptors.remove(0)]
+            } else {
+                Vec::new()
+            };
+            let connection = context.connection.id();
+            let ready = self
+                .intake
+                .prepare(
+                    &message.parsed,
+                    message.body,
+                    mine,
+                    &self.uploads,
+                    connection,
+                )
+                .await;
+            let ready = match ready {
+                Ok(ready) => ready,
+                Err(fault) => {
+                    for other in &prepared {
+                        self.abandon(other).await;
+                    }
+                    return Err(fault);
+                }
+            };
+            weight += ready.body.len + message.parsed.len() as u64;
+            all.push(Incoming {
+                account,
+                quota,
+                target: Target::Mailbox(mailbox),
+                create: false,
+                once: Once::Request,
+                flags,
+                date: message.date,
+                prefix: Vec::new(),
+                parsed: Arc::clone(&ready.parsed),
+                threads: thread_keys(account, &ready.structure),
+                body: Arc::clone(&ready.body),
+            });
+            prepared.push(ready);
+        }
+        let appending = Appending {
+            by,
+            messages: all,
+            replaces,
+        };
+        let done = self
+            .commit(Task::Append(request, Box::new(appending)), weight)
+            .await;
+        if done.is_err() {
+            for ready in &prepared {
+                self.abandon(ready).await;
+            }
+        }
+        done
+    }
+
+    /// What an account may hold: its own grant says it, or for somebody else's the last one that was seen.
+    async fn quota(&self, grant: &Grant, account: AccountId) -> Result<Quota, Fault> {
+        if grant.account == account {
+            return Ok(quota(grant));
+        }
+        let (bytes, messages) = self
+            .reader
+            .quota(account)
+            .await
+            .map_err(|error| store_fault(&error))?;
+        Ok(Quota { bytes, messages })
+    }
+
+    /// Keeps the account's name and limits, for those it shares its mail with.
+    async fn note_owner(&self, grant: &Grant) -> Result<(), Fault> {
+        let mine = (grant.name.clone(), quota(grant));
+        if lock(&self.owners).get(&grant.account) == Some(&mine) {
+            return Ok(());
+        }
+        let task = Task::Owner(grant.account, mine.0.clone(), mine.1);
+        self.commit(task, 0).await?;
+        let mut owners = lock(&self.owners);
+        if owners.len() >= self.config.grants.max(1) {
+            owners.clear();
+        }
+        owners.insert(grant.account, mine);
+        Ok(())
+    }
+
+    async fn hold(&self, context: Context, call: HoldMaildrop) -> Result<bool, Fault> {
+        self.check(&context, &call.grant, Rights::READ).await?;
+        let connection = context.connection.id();
+        Ok(self
+            .maildrops
+            .hold(call.grant.account, connection, call.holder))
+    }
+
+    async fn remember(&self, call: Remember) -> Result<(), Fault> {
+        if call.notes.len() > 1000 {
+            return Err(Fault::new(FaultKind::Invalid, "too many notes"));
+        }
+        let task = Task::Note(call.account, call.id, call.notes);
+        self.commit(task, 0).await.map(drop)
+    }
+
+    async fn examine(&self, call: Examine) -> Result<Examined, Fault> {
+        let found = self
+            .writer
+            .examine(&self.intake.blobs, call.from, call.repair, call.bodies)
+            .await
+            .map_err(|error| store_fault(&error))?;
+        let finding = |(text, mendable)| Finding { text, mendable };
+        Ok(Examined {
+            account: found.account,
+            messages: found.messages,
+            findings: found.findings.into_iter().map(finding).collect(),
+        })
+    }
+
+    async fn examine_objects(&self, call: ExamineObjects) -> Result<ExaminedObjects, Fault> {
+        let now = u64::try_from(committer::now()).unwrap_or_default();
+        let found = self
+            .writer
+            .examine_objects(&self.intake.blobs, call.first, call.repair, now)
+            .await
+            .map_err(|error| store_fault(&error))?;
+        let finding = |(text, mendable)| Finding { text, mendable };
+        Ok(ExaminedObjects {
+            objects: found.objects,
+            orphans: found.orphans,
+            bytes: found.bytes,
+            findings: found.findings.into_iter().map(finding).collect(),
+        })
     }
 
     async fn status(&self) -> StoreFigures {
@@ -418,7 +617,8 @@ fn incoming(
             bytes: target.quota_bytes,
             messages: target.quota_messages,
         },
-        target: Target::Named(target.mailbox),
+        target: Target::Named(store::canonical(&target.mailbox).into_owned()),
+        create: target.create,
         once: Once::Delivery(id, target.recipient),
         flags: mutation::flags(&target.flags)?,
         date,

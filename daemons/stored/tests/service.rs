@@ -8,8 +8,8 @@
 
 use ipc::api::keyd::MacVerify;
 use ipc::api::stored::{
-    Changed, Deliver, DeliverTarget, FlagChange, Mutate, Mutated, Mutation, MutationResult,
-    NewMessage, OpenUpload, Provision, StoreStatus, Subscribe,
+    AppendMessage, Changed, CloseUpload, Deliver, DeliverTarget, FlagChange, Mutate, Mutated,
+    Mutation, MutationResult, NewMessage, OpenUpload, Provision, StoreStatus, Subscribe,
 };
 use ipc::{CallError, Client, ClientOptions, FaultKind, Heard, Router, ServerOptions, Users};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use store::{ContentBody, Reader};
 use stored::{Config, Service};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
-use types::{AccountId, Body, Grant, MailboxId, QueueId, RequestId, Rights, Role, TraceId};
+use types::{AccountId, Body, Grant, MailboxId, QueueId, RequestId, Rights, Role, TraceId, Uid};
 
 const SEAL: [u8; 32] = [7; 32];
 
@@ -137,6 +137,8 @@ impl Running {
 fn grant(account: u64) -> Grant {
     Grant {
         account: AccountId(account),
+        name: format!("user{account}@example.org"),
+        groups: Vec::new(),
         rights: Rights::ALL,
         expires: u64::MAX / 4,
         quota_bytes: 0,
@@ -171,6 +173,7 @@ fn target(account: u64, mailbox: &str) -> DeliverTarget {
         quota_bytes: 0,
         quota_messages: 0,
         mailbox: mailbox.to_owned(),
+        create: false,
         flags: Vec::new(),
         prefix: b"Return-Path: <>\r\n".to_vec().into(),
     }
@@ -188,6 +191,7 @@ async fn mutate(client: &Client, request: u128, mutation: Mutation) -> Result<Mu
     let call = Mutate {
         request: RequestId(request),
         grant: grant(1),
+        account: AccountId(1),
         mutation,
     };
     client.call(TraceId(1), &call).await
@@ -265,15 +269,18 @@ async fn deliveries_and_changes_are_done_once_and_told() {
 
         let append = Mutation::Append {
             mailbox: mailbox.id,
-            flags: vec!["\\Seen".to_owned()],
-            message: inline("second"),
+            messages: vec![AppendMessage {
+                flags: vec!["\\Seen".to_owned()],
+                message: inline("second"),
+            }],
+            replaces: None,
         };
         let done = mutate(&imapd, 1, append.clone()).await.unwrap();
         assert_eq!(mutate(&imapd, 1, append).await.unwrap(), done);
-        let MutationResult::Appended { uid, .. } = done.result else {
+        let MutationResult::Appended { uids, .. } = done.result else {
             panic!("{done:?}")
         };
-        assert_eq!(uid.0, 2);
+        assert_eq!(uids, [types::Uid(2)]);
         let deleted = Mutation::Flags {
             mailbox: mailbox.id,
             uids: vec![(1, 1)],
@@ -336,6 +343,7 @@ async fn a_grant_is_needed_for_every_change() {
             rights: Rights::READ,
             ..grant(1)
         },
+        account: AccountId(1),
         mutation: Mutation::Subscribe {
             name: "x".to_owned(),
             subscribed: true,
@@ -352,6 +360,7 @@ async fn a_grant_is_needed_for_every_change() {
     let foreign = Mutate {
         request: RequestId(2),
         grant: grant(2),
+        account: AccountId(2),
         mutation: Mutation::Expunge {
             mailbox,
             uids: None,
@@ -382,6 +391,7 @@ async fn large_bodies_go_through_files_and_are_collected() {
 
     let open = OpenUpload {
         grant: grant(1),
+        account: AccountId(1),
         expected: len,
     };
     let (slot, files) = imapd
@@ -392,8 +402,11 @@ async fn large_bodies_go_through_files_and_are_collected() {
     std::io::Write::write_all(&mut file, &large).unwrap();
     let append = |message| Mutation::Append {
         mailbox,
-        flags: Vec::new(),
-        message,
+        messages: vec![AppendMessage {
+            flags: Vec::new(),
+            message,
+        }],
+        replaces: None,
     };
     let call = append(message(&large, Body::Slot { slot, len }));
     let done = mutate(&imapd, 1, call.clone()).await.unwrap();
@@ -401,6 +414,39 @@ async fn large_bodies_go_through_files_and_are_collected() {
     let other = suite.client(Role::Imapd);
     assert_eq!(mutate(&other, 1, call.clone()).await.unwrap(), done);
     assert_eq!(kind(mutate(&other, 2, call).await), FaultKind::Temporary);
+    // A full account may still upload what goes to another one.
+    let mut full = open.clone();
+    full.grant.quota_bytes = 10;
+    assert_eq!(
+        kind(other.call(TraceId(1), &full).await),
+        FaultKind::OverQuota
+    );
+    full.account = AccountId(2);
+    other.call(TraceId(1), &full).await.unwrap();
+    // Given back by somebody else, it stays; given back by its own connection, it is gone.
+    let (slot, files) = imapd
+        .call_with(TraceId(1), &open, Vec::new(), Duration::from_secs(10))
+        .await
+        .unwrap();
+    let mut file = std::fs::File::from(files.into_iter().next().unwrap());
+    std::io::Write::write_all(&mut file, &large).unwrap();
+    let close = CloseUpload { slot };
+    other.call(TraceId(1), &close).await.unwrap();
+    let call = append(message(&large, Body::Slot { slot, len }));
+    let done = mutate(&imapd, 3, call).await.unwrap();
+    let MutationResult::Appended { uids, .. } = done.result else {
+        panic!("{done:?}");
+    };
+    assert_eq!(uids, [Uid(2)]);
+    let (slot, _) = imapd
+        .call_with(TraceId(1), &open, Vec::new(), Duration::from_secs(10))
+        .await
+        .unwrap();
+    let close = CloseUpload { slot };
+    imapd.call(TraceId(1), &close).await.unwrap();
+    imapd.call(TraceId(1), &close).await.unwrap();
+    let call = append(message(&large, Body::Slot { slot, len }));
+    assert_eq!(kind(mutate(&imapd, 4, call).await), FaultKind::Temporary);
     assert_eq!(
         whole(&reader, mailbox, 1).await.body,
         ContentBody::Octets(large.clone())
