@@ -1,0 +1,4 @@
+//! indexd on its own; the library has the manual.
+fn main() -> std::process::ExitCode {
+    runtime::main(types::Role::Indexd, indexd::needs, indexd::run)
+}
