@@ -1,31 +1,17 @@
 //! The section `[imapd]`.
 
+use access::{ListenerConfig, Logins, Section, TlsMode};
 use serde::{Deserialize, Serialize};
 
-/// How a listener does TLS.
+/// What SEARCH's TEXT, BODY, SUBJECT, FROM, TO, CC and BCC look for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TlsMode {
-    /// Not at all.
-    None,
-    /// STARTTLS is offered (RFC 9051 6.2.1).
+pub enum SearchMode {
+    /// Any piece of text, as RFC 3501 6.4.4 has it: every message in question is read.
     #[default]
-    Starttls,
-    /// From the first octet (RFC 8314 3.2).
-    Implicit,
-}
-
-/// Where imapd listens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerConfig {
-    /// Its name: in logs and in `posthouse status`; also of its systemd socket.
-    pub name: String,
-    /// `address:port`, `[::]:port` (IPv4 too), or `unix:/path`.
-    pub address: String,
-    /// `starttls` (default), `implicit` or `none`.
-    #[serde(default)]
-    pub tls: TlsMode,
+    Substring,
+    /// Words and beginnings of words, through indexd.
+    Words,
 }
 
 /// The section `[imapd]`.
@@ -50,11 +36,17 @@ pub struct Config {
     pub literals: usize,
     /// Octets of a message that is appended (RFC 7889). 52,428,800.
     pub append_bytes: u64,
+    /// Messages that one command may work on, which clients are told of (RFC 9738, which asks for 1,000 at least): of more, the
+    /// last ones are fetched, searched, changed or moved; copies, APPEND, SORT and THREAD are refused. 0, no limit: programs that
+    /// do not know of it take a part for all. What is expunged without UIDs is not counted.
+    pub message_limit: u32,
+    /// The same for COPY and APPEND alone. 0, no limit. Without effect if there is a `message_limit`.
+    pub save_limit: u32,
     /// Malformed commands in one session before it is closed. 20.
     pub bad_commands: u32,
     /// Failed logins in one session before it is closed. 3.
     pub failed_logins: u32,
-    /// Seconds for the TLS handshake, and until the login. 60.
+    /// Seconds for the TLS handshake, and in all until the login. 60.
     pub login_s: u64,
     /// Seconds without a command before a session is closed; RFC 9051 5.4 asks for 1,800 at least. 1,860.
     pub idle_s: u64,
@@ -63,21 +55,35 @@ pub struct Config {
     /// KiB of messages above 64 KiB that may be in memory at once, for all sessions; others wait up to
     /// half a minute. 131,072.
     pub large_kib: u32,
+    /// What searches for text look for: `substring` (default), pieces of text, for which messages are read; or `words`, whole
+    /// words and beginnings of words, for which the index is asked (docs/search.md).
+    pub search: SearchMode,
+    /// Mailboxes that one search of several takes (RFC 7377). 2,000.
+    pub search_mailboxes: usize,
+    /// Searches and sorts of one session whose changes are told (RFC 5267). 10; at least 1.
+    pub contexts: usize,
+    /// Messages of a sort whose changes are told. 50,000.
+    pub context_messages: usize,
     /// Mailboxes whose view is kept for the next session after the last one has left. 64.
     pub warm_views: usize,
+    /// Messages of which is kept what SORT and THREAD compare, for the next time: about 400 octets each. 50,000.
+    pub warm_briefs: usize,
+    /// Mailboxes of an account that NOTIFY watches (RFC 5465); an account with more of them hears of the selected one
+    /// only. 2,000.
+    pub notify_mailboxes: usize,
+    /// How to reach the administrator, as a URI (`mailto:postmaster@example.org`): what clients are told when they ask for the
+    /// annotation `/shared/admin` (RFC 5464 6.2.1). Empty: nothing.
+    pub admin: String,
+    /// Seconds after which a client that waits for a change is told that it goes on, and again (RFC 9585). 10; 0 is never.
+    pub progress_s: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let listener = |name: &str, address: &str, tls| ListenerConfig {
-            name: name.to_owned(),
-            address: address.to_owned(),
-            tls,
-        };
         Self {
             listener: vec![
-                listener("imap", "[::]:143", TlsMode::Starttls),
-                listener("imaps", "[::]:993", TlsMode::Implicit),
+                ListenerConfig::new("imap", "[::]:143", TlsMode::Starttls),
+                ListenerConfig::new("imaps", "[::]:993", TlsMode::Implicit),
             ],
             plain_login_networks: types::Network::LOOPBACK.to_vec(),
             mechanisms: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]
@@ -89,13 +95,43 @@ impl Default for Config {
             line: 65_536,
             literals: 65_536,
             append_bytes: 52_428_800,
+            message_limit: 0,
+            save_limit: 0,
             bad_commands: 20,
             failed_logins: 3,
             login_s: 60,
             idle_s: 1860,
             write_s: 120,
             large_kib: 131_072,
+            search: SearchMode::default(),
+            search_mailboxes: 2000,
+            contexts: 10,
+            context_messages: 50_000,
             warm_views: 64,
+            warm_briefs: 50_000,
+            notify_mailboxes: 2000,
+            admin: String::new(),
+            progress_s: 10,
+        }
+    }
+}
+
+impl Section for Config {
+    fn listeners(&self) -> &[ListenerConfig] {
+        &self.listener
+    }
+
+    fn logins(&self) -> Logins {
+        Logins {
+            plain_networks: self.plain_login_networks.clone(),
+            mechanisms: self.mechanisms.clone(),
+            connections: self.connections,
+            per_address: self.connections_per_address,
+            per_account: self.connections_per_account,
+            failed: self.failed_logins,
+            login_s: self.login_s,
+            idle_s: self.idle_s,
+            write_s: self.write_s,
         }
     }
 }

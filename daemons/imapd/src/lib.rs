@@ -8,30 +8,38 @@
 //! stored with the grant of the login, which stored has keyd verify. It sees the passwords of LOGIN and PLAIN for as long as authd
 //! takes to check them.
 //!
-//! STANDARDS: RFC 9051 (IMAP4rev2), 3501 (IMAP4rev1), 2177 (IDLE), 2342 (NAMESPACE), 2971 (ID), 3516 (BINARY), 3691
-//! (UNSELECT), 4315 (UIDPLUS), 4731 (ESEARCH), 4959 (SASL-IR), 5032 (WITHIN), 5161 (ENABLE), 5182 (SEARCHRES), 5258 (LIST-EXTENDED),
-//! 5819 (LIST-STATUS), 6154 (SPECIAL-USE), 6851 (MOVE), 7162 (CONDSTORE), 7888 (LITERAL+), 7889 (APPENDLIMIT), 8438
-//! (STATUS=SIZE), 8474 (OBJECTID), 9208 (QUOTA).
+//! STANDARDS: RFC 9051 (IMAP4rev2), 3501 (IMAP4rev1), 2177 (IDLE), 2342 (NAMESPACE), 2971 (ID), 3502 (MULTIAPPEND), 3516
+//! (BINARY), 3691 (UNSELECT), 4314 (ACL), 4315 (UIDPLUS), 4469 (CATENATE), 4731 (ESEARCH), 4959 (SASL-IR), 4978
+//! (COMPRESS=DEFLATE), 5032 (WITHIN), 5161 (ENABLE), 5182 (SEARCHRES), 5256 and 5957 (SORT, THREAD), 5258 (LIST-EXTENDED), 5267
+//! (CONTEXT, ESORT), 5464 (METADATA), 5465 (NOTIFY), 5819 (LIST-STATUS), 6154 (SPECIAL-USE), 6203 (SEARCH=FUZZY), 6851 (MOVE),
+//! 7162 (CONDSTORE, QRESYNC), 7377 (MULTISEARCH), 7888 (LITERAL+), 7889 (APPENDLIMIT), 8438 (STATUS=SIZE), 8437
+//! (UNAUTHENTICATE), 8440 (LIST-MYRIGHTS), 8457 ($Important), 8474 (OBJECTID), 8508 (REPLACE), 8514 (SAVEDATE), 8970 (PREVIEW),
+//! 9208 (QUOTA), 9394 (PARTIAL), 9585 (INPROGRESS), 9586 (UIDONLY), 9590 (LIST-METADATA), 9738 (MESSAGELIMIT), 9755
+//! (UTF8=ACCEPT).
 //!
 //! RECOVERY: sessions end with the process; clients connect again. A change whose answer was lost is made again under the same
 //! request id, and stored does it once.
 #![forbid(unsafe_code)]
 
+mod brief;
 mod command;
 mod config;
-mod limits;
-mod listener;
+pub mod fuzz;
+mod rows;
 mod session;
 mod view;
 
-pub use config::{Config, ListenerConfig, TlsMode};
+pub use access::{ListenerConfig, TlsMode};
+pub use config::{Config, SearchMode};
 
+use access::{Caller, House, Seat};
 use ipc::Heard;
+use ipc::api::authd::Service as Purpose;
 use ipc::api::stored::{Changed, Subscribe};
-use runtime::{Failure, Listen, Needs, Setting, Start};
-use session::Service;
+use runtime::{Failure, Needs, Setting, Start};
+use session::{Service, Session};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use types::{Role, TraceId};
 
 pub(crate) fn now() -> u64 {
@@ -45,63 +53,10 @@ pub(crate) fn now() -> u64 {
 /// # Errors
 /// A listener or a store that makes no sense.
 pub fn needs(config: &Config, setting: &Setting) -> Result<Needs, Failure> {
-    let mut names: Vec<&str> = Vec::new();
-    for listener in &config.listener {
-        if names.contains(&listener.name.as_str()) {
-            return Err(Failure::new(format!(
-                "imapd.listener: there are two named {:?}",
-                listener.name
-            )));
-        }
-        names.push(&listener.name);
-    }
-    let listen = config.listener.iter().map(|listener| Listen {
-        name: listener.name.clone(),
-        address: listener.address.clone(),
-    });
-    let listen = listen.collect();
-    let store: store::Config = setting.document.section("store")?;
-    let blob: blob::Config = setting.document.section("blob")?;
-    let sql = store
-        .url
-        .as_deref()
-        .is_some_and(|url| !url.starts_with("sqlite:"));
-    let servers = sql || blob.kind == blob::Kind::S3;
-    let read = blob
-        .root
-        .iter()
-        .chain(&blob.secret_key_file)
-        .cloned()
-        .collect();
     Ok(Needs {
-        listen,
-        read,
-        servers,
-        ..Needs::default()
+        listen: access::listens("imapd", &config.listener)?,
+        ..access::store_needs(setting)?
     })
-}
-
-/// Waits for stored to have made the store.
-async fn open_store(start: &Start<Config>) -> Result<store::Reader, Failure> {
-    let config: store::Config = start.section("store")?;
-    let blobs: blob::Config = start.section("blob")?;
-    let state = start.state_of(Role::Stored);
-    let mut stopping = start.stopping();
-    let mut told = false;
-    loop {
-        match store::Reader::open(&config, &blobs, &state).await {
-            Ok(reader) => return Ok(reader),
-            Err(error) if !told => {
-                told = true;
-                tracing::info!(%error, "waiting for the store");
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            _ = stopping.wait_for(|stop| *stop) => return Err(Failure::new("stopped before there was a store")),
-        }
-    }
 }
 
 /// Runs until it is told to stop and the sessions have ended.
@@ -109,68 +64,40 @@ async fn open_store(start: &Start<Config>) -> Result<store::Reader, Failure> {
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
-    let config = start.config().clone();
-    let listeners = start.take_listeners();
-    let reader = open_store(&start).await?;
-    let tls = if config
-        .listener
-        .iter()
-        .any(|listener| listener.tls != TlsMode::None)
-    {
-        let signer = ipc::blocking::Client::new(Role::Imapd, Role::Keyd, start.socket(Role::Keyd));
-        let certificates = tls::Certificates::from_keyd(start.client(Role::Keyd), signer).await;
-        Some(
-            certificates
-                .acceptor()
-                .map_err(|error| Failure::new(format!("TLS: {error}")))?,
-        )
-    } else {
-        None
-    };
+    let full = "* BYE Too many connections, try again later\r\n";
+    let house = House::open(&mut start, Role::Imapd, Purpose::Imap, full).await?;
+    let config = Config::clone(&house.config.borrow());
     let stored = start.client(Role::Stored);
-    let views = Arc::new(view::Views::new(reader.clone(), config.warm_views));
+    let views = Arc::new(view::Views::new(house.reader.clone(), config.warm_views));
     let service = Arc::new(Service {
-        reader,
+        reader: house.reader.clone(),
         stored: stored.clone(),
         authd: start.client(Role::Authd),
+        indexd: start.client(Role::Indexd),
+        index_rest: Arc::default(),
         views: Arc::clone(&views),
-        config: config.clone(),
-        tls,
-        connections: Arc::default(),
+        briefs: Arc::new(brief::Briefs::new(config.warm_briefs)),
         large: Arc::new(tokio::sync::Semaphore::new(config.large_kib.max(1) as usize)),
+        config,
     });
     tokio::spawn(follow(stored, Arc::clone(&views)));
-    let mut documents = start.documents();
+    let mut configs = house.config.clone();
     let (change, serving) = tokio::sync::watch::channel(Arc::clone(&service));
-    let first = Arc::clone(&service);
     tokio::spawn(async move {
-        while documents.changed().await.is_ok() {
-            let document = Arc::clone(&documents.borrow_and_update());
-            match document.section(Role::Imapd.name()) {
-                // Sessions under way keep what they began with; listeners stay as they are.
-                Ok(config) => drop(change.send_replace(Arc::new(first.with_config(config)))),
-                Err(error) => tracing::error!(%error, "the section [imapd] stays as it was"),
-            }
+        while configs.changed().await.is_ok() {
+            let config = Config::clone(&configs.borrow_and_update());
+            change.send_replace(Arc::new(service.with_config(config)));
         }
     });
-    let connections = Arc::clone(&service.connections);
-    start.fact("connections", move || connections.count().0.to_string());
-    let connections = Arc::clone(&service.connections);
+    let connections = Arc::clone(&house.connections);
     start.fact("accounts", move || connections.count().1.to_string());
     start.fact("views", move || views.count().to_string());
-    let stopping = start.stopping();
-    let served = start.serve(ipc::Router::new(Role::Imapd));
-    let mut doors = tokio::task::JoinSet::new();
-    for (listener, settings) in listeners.into_iter().zip(config.listener) {
-        doors.spawn(listener::accept(
-            listener,
-            settings,
-            serving.clone(),
-            stopping.clone(),
-        ));
-    }
-    while doors.join_next().await.is_some() {}
-    let _ = served.await;
+    let session = move |caller: Caller, seat: Seat| {
+        let service = Arc::clone(&serving.borrow());
+        // On the heap in a piece of its own: a command's state is large, and most sessions idle.
+        Box::pin(Session::new(service, caller, seat).run())
+    };
+    house.serve(start, session).await;
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! Views: what a mailbox holds, in memory, shared by all sessions that have it open and kept current from the change log.
 
+pub use crate::rows::Row;
+use crate::rows::{Builder, RowReader, Rows};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use store::{Mailbox, MessageRow, Reader};
+use store::{Mailbox, Reader};
 use tokio::sync::watch;
 use types::{AccountId, MailboxId, ModSeq, Uid};
 
@@ -12,61 +14,23 @@ pub struct Snapshot {
     /// Its counters.
     pub mailbox: Mailbox,
     /// Its messages, by UID.
-    pub rows: Vec<Row>,
-}
-
-/// A message of a [`Snapshot`]; small, since there may be a million.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// UID.
-    pub uid: u32,
-    /// System flags.
-    pub system: store::SystemFlags,
-    /// Keywords; most messages have none.
-    pub keywords: Option<Arc<str>>,
-    /// MODSEQ.
-    pub modseq: u64,
-    /// RFC822.SIZE.
-    pub size: u64,
-    /// INTERNALDATE, seconds since 1970.
-    pub date: i64,
-    /// What it is.
-    pub content: types::ContentId,
-    /// EMAILID.
-    pub email: types::EmailId,
-    /// THREADID.
-    pub thread: types::ThreadId,
-}
-
-impl From<MessageRow> for Row {
-    fn from(row: MessageRow) -> Self {
-        Self {
-            uid: row.uid.0,
-            system: row.flags.system,
-            keywords: (!row.flags.keywords.is_empty()).then(|| row.flags.keywords.into()),
-            modseq: row.modseq.0,
-            size: row.size,
-            date: row.date,
-            content: row.content,
-            email: row.email,
-            thread: row.thread,
-        }
-    }
+    pub rows: Rows,
 }
 
 impl Snapshot {
     /// The position of a UID.
     pub fn position(&self, uid: u32) -> Option<usize> {
-        self.rows.binary_search_by_key(&uid, |row| row.uid).ok()
+        self.rows.position(uid)
     }
 
     /// Positions of the messages whose UIDs are in these ascending ranges.
     pub fn positions(&self, ranges: &[(u32, u32)]) -> Vec<usize> {
         let mut found = Vec::new();
         for (low, high) in ranges {
-            let from = self.rows.partition_point(|row| row.uid < *low);
-            let to = self.rows.partition_point(|row| row.uid <= *high);
-            found.extend(from..to);
+            let to = high
+                .checked_add(1)
+                .map_or(self.rows.len(), |next| self.rows.before(next));
+            found.extend(self.rows.before(*low)..to);
         }
         found
     }
@@ -118,7 +82,13 @@ impl View {
             }
             return Ok(true);
         }
-        let rows = merged(&old.rows, changes.changed, &changes.expunged);
+        let mut reader = RowReader::default();
+        let changed = changes
+            .changed
+            .into_iter()
+            .map(|row| reader.row(row))
+            .collect();
+        let rows = old.rows.merged(changed, &changes.expunged);
         self.current.send_replace(Arc::new(Snapshot {
             mailbox: changes.mailbox,
             rows,
@@ -140,34 +110,13 @@ async fn load(
     account: AccountId,
     mailbox: MailboxId,
 ) -> Result<Option<Snapshot>, store::Error> {
-    let mut rows = Vec::new();
+    let mut builder = Builder::default();
+    let mut rows = RowReader::default();
     let found = reader
-        .messages(account, mailbox, Uid(1), |row| rows.push(Row::from(row)))
+        .messages(account, mailbox, Uid(1), |row| builder.push(rows.row(row)))
         .await?;
+    let rows = builder.finish();
     Ok(found.map(|mailbox| Snapshot { mailbox, rows }))
-}
-
-/// Old rows with changed ones in their place, new ones behind, and without those that are gone.
-fn merged(old: &[Row], changed: Vec<MessageRow>, expunged: &[(u32, u32)]) -> Vec<Row> {
-    let mut rows = Vec::with_capacity(old.len() + changed.len());
-    let mut changed = changed.into_iter().map(Row::from).peekable();
-    let mut gone = expunged.iter().copied().peekable();
-    let mut is_gone = |uid: u32| {
-        while gone.next_if(|(_, high)| *high < uid).is_some() {}
-        gone.peek().is_some_and(|(low, _)| *low <= uid)
-    };
-    for row in old {
-        while let Some(before) = changed.next_if(|new| new.uid < row.uid) {
-            rows.push(before);
-        }
-        match changed.next_if(|new| new.uid == row.uid) {
-            Some(new) => rows.push(new),
-            None if is_gone(row.uid) => {}
-            None => rows.push(row.clone()),
-        }
-    }
-    rows.extend(changed);
-    rows
 }
 
 /// All views of this process.
@@ -181,6 +130,8 @@ pub struct Views {
 #[derive(Debug, Default)]
 struct Table {
     open: HashMap<MailboxId, Weak<View>>,
+    /// Sessions that want to hear of any change in an account.
+    followers: HashMap<AccountId, watch::Sender<u64>>,
     /// The ones used last, kept for the next session.
     warm: std::collections::VecDeque<Arc<View>>,
 }
@@ -243,6 +194,24 @@ impl Views {
         Ok(Some(view))
     }
 
+    /// A mailbox as it is now, of which nothing is kept unless somebody has it open; `None` if there is no such mailbox.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn glance(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+    ) -> Result<Option<Arc<Snapshot>>, store::Error> {
+        let known = self.table().open.get(&mailbox).and_then(Weak::upgrade);
+        let Some(view) = known.filter(|view| view.account == account) else {
+            let loaded = load(&self.reader, account, mailbox).await?;
+            return Ok(loaded.map(Arc::new));
+        };
+        let there = view.refresh(&self.reader).await?;
+        Ok(there.then(|| view.current()))
+    }
+
     fn keep(&self, view: &Arc<View>) {
         let mut table = self.table();
         table.warm.retain(|kept| !Arc::ptr_eq(kept, view));
@@ -250,6 +219,22 @@ impl Views {
         while table.warm.len() > self.warm {
             table.warm.pop_front();
         }
+    }
+
+    /// Changes whenever something in the account does.
+    pub fn follow(&self, account: AccountId) -> watch::Receiver<u64> {
+        let mut table = self.table();
+        table.followers.entry(account).or_default().subscribe()
+    }
+
+    fn wake(&self, account: Option<AccountId>) {
+        let mut table = self.table();
+        table.followers.retain(|of, follower| {
+            if account.is_none_or(|account| account == *of) {
+                follower.send_modify(|count| *count = count.wrapping_add(1));
+            }
+            follower.receiver_count() > 0
+        });
     }
 
     /// How many are in memory.
@@ -269,6 +254,7 @@ impl Views {
         modseq: ModSeq,
         mailboxes: &[MailboxId],
     ) {
+        self.wake(account);
         let concerned: Vec<Arc<View>> = {
             let table = self.table();
             let view = |id: &MailboxId| table.open.get(id).and_then(Weak::upgrade);
@@ -294,39 +280,5 @@ impl Views {
                 }
             });
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use store::Flags;
-
-    fn message(uid: u32, modseq: u64) -> MessageRow {
-        MessageRow {
-            uid: Uid(uid),
-            flags: Flags::default(),
-            modseq: ModSeq(modseq),
-            size: 1,
-            date: 0,
-            saved: 0,
-            email: types::EmailId(1),
-            thread: types::ThreadId(1),
-            content: types::ContentId(1),
-        }
-    }
-
-    #[test]
-    fn changes_are_merged_by_uid() {
-        let old: Vec<Row> = [2, 4, 6, 8, 10]
-            .map(|uid| Row::from(message(uid, 1)))
-            .to_vec();
-        let new = merged(
-            &old,
-            vec![message(4, 2), message(11, 2), message(12, 2)],
-            &[(1, 3), (8, 8)],
-        );
-        let seen: Vec<(u32, u64)> = new.iter().map(|row| (row.uid, row.modseq)).collect();
-        assert_eq!(seen, [(4, 2), (6, 1), (10, 1), (11, 2), (12, 2)]);
     }
 }

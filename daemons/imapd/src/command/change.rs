@@ -1,14 +1,13 @@
 //! STORE, COPY, MOVE, EXPUNGE.
 
-use crate::session::{Done, Session, done, put_fetch_flags, within};
+use crate::session::{Done, Session, done, put_fetch, put_fetch_flags, within};
 use imap::put::{self, Condition};
 use imap::{FlagAction, SequenceSet, Store};
 use ipc::api::stored::{FlagChange, Mutation, MutationResult};
-use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::ModSeq;
 
-fn set_text(ranges: &[(u32, u32)]) -> String {
+pub(super) fn set_text(ranges: &[(u32, u32)]) -> String {
     let mut text = Vec::new();
     put::set(&mut text, ranges);
     String::from_utf8_lossy(&text).into_owned()
@@ -17,8 +16,9 @@ fn set_text(ranges: &[(u32, u32)]) -> String {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     pub(super) async fn store_flags(&mut self, store: Store) -> Done {
         let selected = self.writable()?;
-        let positions = selected.positions(&store.set, store.uid)?;
-        let uids = selected.uids(&positions);
+        let limited = self.within_limit(selected.positions(&store.set, store.uid)?)?;
+        let positions = &limited.positions;
+        let uids = selected.uids(positions);
         let mailbox = selected.shown.mailbox.id;
         // RFC 7162 3.1.3: UNCHANGEDSINCE is a CONDSTORE-enabling command
         self.condstore |= store.unchanged_since.is_some();
@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             FlagAction::Remove => FlagChange::Remove,
         };
         let mutated = self
-            .mutate(Mutation::Flags {
+            .mutate_selected(Mutation::Flags {
                 mailbox,
                 uids: uids.clone(),
                 change,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             .filter(|_| !store.silent || shape.modseq)
         {
             let fresh = selected.view.current();
-            for position in &positions {
+            for position in positions {
                 let Some(shown) = selected.shown.rows.get(*position) else {
                     continue;
                 };
@@ -61,11 +61,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                     continue;
                 };
                 if store.silent {
+                    put_fetch(&mut self.out, *position, row, shape);
                     let (uid, modseq) = (row.uid, row.modseq);
-                    put::text(
-                        &mut self.out,
-                        &format!("* {} FETCH (UID {uid} MODSEQ ({modseq}))\r\n", position + 1),
-                    );
+                    let text = format!("UID {uid} MODSEQ ({modseq}))\r\n");
+                    put::text(&mut self.out, &text);
                 } else {
                     put_fetch_flags(&mut self.out, *position, row, shape);
                 }
@@ -82,8 +81,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         self.tell(store.uid, &silent);
         self.flush_if_full().await?;
         if modified.is_empty() {
-            return done("completed");
+            return limited.done("completed");
         }
+        self.put_limit(&limited);
         // RFC 7162 3.1.3: in the numbers of the command
         let ranges = if store.uid {
             modified
@@ -114,12 +114,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         let selected = self.chosen()?;
         let positions = selected.positions(set, uid)?;
         let (mailbox, uids) = (selected.shown.mailbox.id, selected.uids(&positions));
+        self.may_save(positions.len())?;
         let target = self.named(target, "TRYCREATE").await?.id;
         if uids.is_empty() {
             return done("completed, nothing to copy");
         }
         let mutated = self
-            .mutate(Mutation::Copy {
+            .mutate_selected(Mutation::Copy {
                 mailbox,
                 uids,
                 target,
@@ -138,14 +139,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     /// RFC 6851
     pub(super) async fn move_to(&mut self, uid: bool, set: &SequenceSet, target: &str) -> Done {
         let selected = self.writable()?;
-        let positions = selected.positions(set, uid)?;
-        let (mailbox, uids) = (selected.shown.mailbox.id, selected.uids(&positions));
+        let within = self.within_limit(selected.positions(set, uid)?)?;
+        let uids = selected.uids(&within.positions);
+        let mailbox = selected.shown.mailbox.id;
         let target = self.named(target, "TRYCREATE").await?.id;
         if uids.is_empty() {
             return done("completed, nothing to move");
         }
         let mutated = self
-            .mutate(Mutation::Move {
+            .mutate_selected(Mutation::Move {
                 mailbox,
                 uids,
                 target,
@@ -156,32 +158,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         }
         self.refresh().await?;
         self.tell(true, &[]);
-        done("completed")
+        self.expunged_within(within)
     }
 
     pub(super) async fn expunge(&mut self, set: Option<&SequenceSet>) -> Done {
         let selected = self.writable()?;
         let mailbox = selected.shown.mailbox.id;
-        let uids = match set {
+        let within = match set {
+            // RFC 9738 3.1: without UIDs there is no limit
             None => None,
-            Some(set) => Some(selected.uids(&selected.positions(set, true)?)),
+            Some(set) => Some(self.within_limit(selected.positions(set, true)?)?),
         };
-        let view = Arc::clone(&selected.view);
+        let uids = within
+            .as_ref()
+            .map(|within| selected.uids(&within.positions));
         if uids.as_ref().is_none_or(|uids| !uids.is_empty()) {
-            let mutated = self.mutate(Mutation::Expunge { mailbox, uids }).await?;
+            let mutated = self
+                .mutate_selected(Mutation::Expunge { mailbox, uids })
+                .await?;
             self.refresh().await?;
             self.tell(true, &[]);
-            if self.condstore
-                && matches!(&mutated.result, MutationResult::Expunged(ranges) if !ranges.is_empty())
-            {
-                // RFC 7162 3.2.7
-                return Ok((
-                    format!("HIGHESTMODSEQ {}", view.current().mailbox.modseq),
-                    "completed",
-                ));
+            if matches!(&mutated.result, MutationResult::Expunged(ranges) if !ranges.is_empty()) {
+                return match within {
+                    Some(within) => self.expunged_within(within),
+                    None => self.expunged("completed"),
+                };
             }
         }
-        done("completed")
+        within.map_or_else(|| done("completed"), |within| within.done("completed"))
     }
 }
 

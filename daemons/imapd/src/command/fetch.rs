@@ -1,7 +1,7 @@
 //! FETCH. What the view knows is answered from memory; what messages are is read in sets and copied as it was stored.
 
 use super::section::{self, Need};
-use crate::session::{Done, End, Refused, Session, done, put_flags};
+use crate::session::{Done, End, Refused, Session, put_fetch, put_flags};
 use crate::view::Row;
 use imap::{Fetch, FetchItem, put};
 use ipc::api::stored::{FlagChange, Mutation};
@@ -37,12 +37,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     pub(super) async fn fetch(&mut self, fetch: Fetch) -> Done {
         let selected = self.chosen()?;
         let read_only = selected.read_only;
+        // RFC 7162 3.2.6
+        if fetch.vanished && !(self.qresync && fetch.uid && fetch.changed_since.is_some()) {
+            return Err(Refused::Bad(
+                "VANISHED needs ENABLE QRESYNC, UID FETCH and CHANGEDSINCE",
+            ));
+        }
         let mut positions = selected.positions(&fetch.set, fetch.uid)?;
         let mut items = fetch.items;
         if let Some(since) = fetch.changed_since {
-            let rows = &selected.shown.rows;
-            positions.retain(|at| rows.get(*at).is_some_and(|row| row.modseq > since));
+            let rows = selected.shown.rows.pick(&positions);
+            let changed = rows.filter(|(_, row)| row.modseq > since);
+            positions = changed.map(|(at, _)| at).collect();
         }
+        if let Some(page) = fetch.page {
+            // RFC 9394 3.3
+            if !fetch.uid {
+                return Err(Refused::Bad("PARTIAL needs UID FETCH"));
+            }
+            positions = page.of(&positions).to_vec();
+        }
+        let within = self.within_limit(positions)?;
         let asks_modseq = items.contains(&FetchItem::ModSeq);
         if fetch.changed_since.is_some() || asks_modseq {
             // RFC 7162 3.1.4.1
@@ -51,35 +66,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 items.push(FetchItem::ModSeq);
             }
         }
-        if fetch.uid && !items.contains(&FetchItem::Uid) {
+        // RFC 9586 3.3: UIDFETCH has it already
+        if fetch.uid && !self.uid_only && !items.contains(&FetchItem::Uid) {
             items.insert(0, FetchItem::Uid);
         }
+        if let Some(since) = fetch.changed_since.filter(|_| fetch.vanished) {
+            self.tell_vanished(&fetch.set, since).await?;
+        }
         if !read_only && items.iter().any(FetchItem::sets_seen) {
-            let changed = self.set_seen(&positions).await?;
+            let changed = self.set_seen(&within.positions).await?;
             if changed && !items.contains(&FetchItem::Flags) {
                 // RFC 9051 6.4.5: the change is told with the rest
                 items.push(FetchItem::Flags);
             }
         }
-        match section::need(&items) {
-            Need::View => self.answer_from_view(&positions, &items).await?,
-            need => self.answer_from_store(&positions, &items, need).await?,
-        }
+        self.show(&within.positions, &items).await?;
         self.tell(fetch.uid, &[]);
-        done("completed")
+        within.done("completed")
+    }
+
+    /// Answers for these messages.
+    pub(super) async fn show(
+        &mut self,
+        positions: &[usize],
+        items: &[FetchItem],
+    ) -> Result<(), Refused> {
+        match section::need(items) {
+            Need::View => self.answer_from_view(positions, items).await,
+            need => self.answer_from_store(positions, items, need).await,
+        }
     }
 
     /// Sets \Seen where it is missing, in one change for all. Whether there was any.
     async fn set_seen(&mut self, positions: &[usize]) -> Result<bool, Refused> {
         let selected = self.chosen()?;
-        let rows = &selected.shown.rows;
-        let unseen: Vec<usize> = positions
-            .iter()
-            .copied()
-            .filter(|at| {
-                rows.get(*at)
-                    .is_some_and(|row| !row.system.contains(SystemFlags::SEEN))
-            })
+        let rows = selected.shown.rows.pick(positions);
+        let unseen: Vec<usize> = rows
+            .filter(|(_, row)| !row.system.contains(SystemFlags::SEEN))
+            .map(|(at, _)| at)
             .collect();
         if unseen.is_empty() {
             return Ok(false);
@@ -92,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             flags: vec!["\\Seen".to_owned()],
             unchanged_since: None,
         };
-        match self.mutate(mutation).await {
+        match self.mutate_selected(mutation).await {
             Ok(_) => {
                 self.refresh().await?;
                 self.tell(false, &uids);
@@ -110,12 +134,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         items: &[FetchItem],
     ) -> Result<(), Refused> {
         let shown = self.chosen()?.shown.clone();
+        let shape = self.shape();
         for part in positions.chunks(1024) {
-            for position in part {
-                let Some(row) = shown.rows.get(*position) else {
-                    continue;
-                };
-                put_head(&mut self.out, *position);
+            for (position, row) in shown.rows.pick(part) {
+                put_fetch(&mut self.out, position, row, shape);
                 let mut first = true;
                 for item in items {
                     put_known(&mut self.out, &mut first, item, row);
@@ -134,10 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         need: Need,
     ) -> Result<(), Refused> {
         let shown = self.chosen()?.shown.clone();
-        let rows: Vec<Positioned<'_>> = positions
-            .iter()
-            .filter_map(|position| shown.rows.get(*position).map(|row| (*position, row)))
-            .collect();
+        let rows: Vec<Positioned<'_>> = shown.rows.pick(positions).collect();
         let mut tally = Tally::default();
         if need == Need::Text {
             self.put_whole(&rows, items, &mut tally).await?;
@@ -174,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         let take = |content: Content| drop(contents.insert(content.id, content));
         self.service
             .reader
-            .contents(self.account_id(), &ids, wanted, take)
+            .contents(self.selected_account(), &ids, wanted, take)
             .await?;
         Ok(contents)
     }
@@ -255,7 +274,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         tally: &mut Tally,
     ) -> Result<(), Refused> {
         let (start, sent) = (self.out.len(), self.sent);
-        put_head(&mut self.out, position);
+        let shape = self.shape();
+        put_fetch(&mut self.out, position, row, shape);
         let mut first = true;
         for item in items {
             put_known(&mut self.out, &mut first, item, row);
@@ -283,13 +303,6 @@ struct Tally {
     unknown_encoding: bool,
 }
 
-/// The beginning of an answer.
-fn put_head(out: &mut Vec<u8>, position: usize) {
-    put::text(out, "* ");
-    put::number(out, position as u64 + 1);
-    put::text(out, " FETCH (");
-}
-
 pub(super) fn separate(out: &mut Vec<u8>, first: &mut bool) {
     if !std::mem::take(first) {
         out.push(b' ');
@@ -312,6 +325,15 @@ fn put_known(out: &mut Vec<u8>, first: &mut bool, item: &FetchItem, row: &Row) {
             separate(out, first);
             put::text(out, "INTERNALDATE ");
             imap::date::write(out, row.date);
+        }
+        FetchItem::SaveDate => {
+            separate(out, first);
+            put::text(out, "SAVEDATE ");
+            // RFC 8514 4.3
+            match row.saved {
+                0 => put::text(out, "NIL"),
+                saved => imap::date::write(out, i64::from(saved)),
+            }
         }
         FetchItem::Size => {
             separate(out, first);

@@ -8,31 +8,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     pub(super) async fn idle(&mut self) -> Done {
         put::continuation(&mut self.out, "idling");
         self.codec.expect_response();
-        let mut watch = self.selected.as_ref().map(|selected| selected.view.watch());
+        let mut ears = self.ears(true);
         self.refresh().await?;
         loop {
-            self.tell(true, &[]);
+            self.tell_news(true).await?;
             if self.has_input() {
                 break;
             }
             self.flush().await?;
-            let news = async {
-                match &mut watch {
-                    Some(watch) => {
-                        if watch.changed().await.is_err() {
-                            std::future::pending::<()>().await;
-                        }
-                    }
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 filled = self.fill() => {
                     filled?;
                     break;
                 }
-                () = news => {}
+                () = ears.heard() => {}
             }
+            ears = self.ears(true);
         }
         match self.arrival().await? {
             Arrived::Response(line) if line.eq_ignore_ascii_case(b"DONE") => done("completed"),

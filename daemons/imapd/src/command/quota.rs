@@ -17,7 +17,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     }
 
     pub(super) async fn get_quota_root(&mut self, name: &str) -> Done {
-        let found = self.named(name, "NONEXISTENT").await?;
+        let found = self.target(name, "NONEXISTENT", "r").await?.mailbox;
+        if found.account != self.account_id() {
+            // RFC 9208 4.1.2: the owner's quota is not this user's business
+            put::text(&mut self.out, "* QUOTAROOT ");
+            self.names.put(&mut self.out, &found.name);
+            put::text(&mut self.out, "\r\n");
+            return done("completed");
+        }
         put::text(&mut self.out, "* QUOTAROOT ");
         self.names.put(&mut self.out, &found.name);
         put::text(&mut self.out, " \"\"\r\n");

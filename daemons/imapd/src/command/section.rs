@@ -36,7 +36,9 @@ fn listed_names(item: &FetchItem) -> Option<&[String]> {
 /// What the items need at most.
 pub(super) fn need(items: &[FetchItem]) -> Need {
     let of = |item: &FetchItem| match item {
-        FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure => Need::Described,
+        FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure | FetchItem::Preview => {
+            Need::Described
+        }
         item if listed_names(item).is_some() => Need::Listed,
         FetchItem::Section { .. } | FetchItem::Binary { .. } | FetchItem::BinarySize { .. } => {
             Need::Text
@@ -156,6 +158,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                     put_description(&mut self.out, item, content)
                         .map_err(|_| self.damaged(content))?;
                 }
+                FetchItem::Preview => {
+                    separate(&mut self.out, first);
+                    // RFC 8970 3.1: never more than 256 characters; empty if there is no text
+                    let parsed = text.parsed().map_err(|_| self.damaged(content))?;
+                    put::text(&mut self.out, "PREVIEW ");
+                    let preview = parsed.preview.as_bytes();
+                    put::quoted_or_literal(&mut self.out, preview, self.rev2 || self.utf8);
+                }
                 FetchItem::Section {
                     section,
                     partial,
@@ -230,6 +240,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         let range = partial.map_or(range.clone(), |partial| partial.of(range));
         put::literal_head(&mut self.out, range.end - range.start);
         self.put_range(text.content, range).await
+    }
+
+    /// The octets of a section, for another message; `None` if there is no such part.
+    pub(super) async fn section_octets(
+        &mut self,
+        content: &Content,
+        section: &Section,
+        partial: Option<Partial>,
+    ) -> Result<Option<Vec<u8>>, Refused> {
+        let mut text = Text {
+            content,
+            parsed: None,
+        };
+        let located = text.locate(section).map_err(|_| self.damaged(content))?;
+        let Some(range) = located else {
+            return Ok(None);
+        };
+        if let SectionText::Fields { names, not } = &section.text {
+            let header = self.octets(content, range).await?;
+            let lines = message::select_fields(&header, names, *not);
+            return Ok(Some(cut(&lines, partial).to_vec()));
+        }
+        let range = partial.map_or(range.clone(), |partial| partial.of(range));
+        Ok(Some(self.octets(content, range).await?.into_owned()))
     }
 
     /// The outer `None`: no such part. The inner one: its encoding is unknown.

@@ -1,77 +1,60 @@
 //! STARTTLS, LOGIN and AUTHENTICATE. authd decides; here are the lines.
 
-use super::{Account, Arrived, Done, End, Refused, Session, done};
-use crate::config::TlsMode;
+use super::{Account, Arrived, Done, End, Refused, Session};
+use access::{Guest, Refusal, Talk};
 use imap::Limits;
 use imap::put::{self, Condition};
-use ipc::api::authd::{
-    AuthClient, AuthContinue, AuthFailure, AuthReply, AuthStart, Login, Service,
-};
+use ipc::api::authd::{AuthFailure, Login};
 use ipc::api::stored::Provision;
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
-use tls::Wire;
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::{Octets, Rights};
 
-/// A login may wait for others' hashing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Before the login nobody needs more than a name and a password, or an access token.
+pub(super) const LIMITS: Limits = Limits {
+    line: 16_384,
+    literals: 4096,
+    non_synchronising: u64::MAX,
+    skip: 65_536,
+};
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Talk for Session<S> {
+    /// The tagged response, or the session's end.
+    type End = Refused;
+
+    fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
+    async fn challenge(&mut self, data: &[u8]) -> Result<Vec<u8>, Refusal<Refused>> {
+        put::challenge(&mut self.out, data);
+        self.codec.expect_response();
+        let arrived = self.arrival().await;
+        let Arrived::Response(mut line) = arrived.map_err(|end| Refusal::Ended(end.into()))? else {
+            return Err(Refusal::Ended(Refused::Bad("The response is malformed")));
+        };
+        if line == b"*" {
+            return Err(Refusal::Cancelled);
+        }
+        let decoded = put::response(&line);
+        // What was typed may be a password.
+        line.fill(0);
+        decoded.ok_or(Refusal::Ended(Refused::Bad(
+            "The response is not valid base64",
+        )))
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     pub(super) fn may_start_tls(&self) -> bool {
-        self.door.tls == TlsMode::Starttls && !self.secured && self.service.tls.is_some()
-    }
-
-    /// The mechanisms offered now.
-    pub(super) fn mechanisms(&self) -> Vec<&str> {
-        if !self.secured && !self.door.plain {
-            return Vec::new();
-        }
-        let bound = !self.bindings.is_empty();
-        // RFC 5802 6: -PLUS needs a channel binding
-        let offered = |mechanism: &&str| bound || !mechanism.ends_with("-PLUS");
-        self.service
-            .config
-            .mechanisms
-            .iter()
-            .map(String::as_str)
-            .filter(offered)
-            .collect()
+        // RFC 4978 3: compression lies above TLS, so it cannot come first
+        self.deflate.is_none() && self.guest.may_start_tls()
     }
 
     /// The handshake. What was read before it is forgotten (RFC 9051 6.2.1).
     pub(super) async fn handshake(&mut self) -> Result<(), End> {
         self.input.clear();
         self.used = 0;
-        let Wire::Plain(stream) = std::mem::replace(&mut self.wire, Wire::Gone) else {
-            return Err(End::Gone("TLS twice"));
-        };
-        let Some(acceptor) = self.service.tls.clone() else {
-            return Err(End::Gone("no certificate for TLS"));
-        };
-        let limit = Duration::from_secs(self.service.config.login_s.max(1));
-        match tokio::time::timeout(limit, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => {
-                // RFC 9266 2
-                let exported = stream.get_ref().1.export_keying_material(
-                    vec![0_u8; 32],
-                    b"EXPORTER-Channel-Binding",
-                    Some(b""),
-                );
-                self.bindings = exported
-                    .map(|octets| ("tls-exporter".to_owned(), Octets(octets)))
-                    .into_iter()
-                    .collect();
-                self.secured = true;
-                self.wire = Wire::Tls(Box::new(stream));
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                tracing::info!(trace = %self.trace, client = ?self.door.address, %error, "TLS handshake failed");
-                Err(End::Gone("TLS handshake failed"))
-            }
-            Err(_) => Err(End::Gone("TLS handshake timed out")),
-        }
+        Ok(self.guest.handshake(&mut self.wire).await?)
     }
 
     pub(super) async fn starttls(&mut self, tag: &str) -> Done {
@@ -85,11 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         self.flush().await?;
         self.handshake().await?;
         // The tagged response was sent in the clear; nothing more belongs to this command.
-        self.codec = imap::Reader::new(Limits {
-            line: 8192,
-            literals: 4096,
-            ..Limits::default()
-        });
+        self.codec = imap::Reader::new(LIMITS);
         Err(Refused::Answered)
     }
 
@@ -103,8 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         if name.contains(&0) || password.contains(&0) {
             return Err(Refused::Bad("NUL is not allowed"));
         }
-        self.exchange("PLAIN".to_owned(), Some(Octets(initial)))
-            .await
+        self.exchange("PLAIN", Some(initial)).await
     }
 
     pub(super) async fn authenticate(
@@ -113,20 +91,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         initial: Option<Octets>,
     ) -> Done {
         self.may_log_in()?;
-        if !self.mechanisms().contains(&mechanism.as_str()) {
-            return Err(Refused::No(
-                "CANNOT",
-                "That mechanism is not offered".to_owned(),
-            ));
-        }
-        self.exchange(mechanism, initial).await
+        self.exchange(&mechanism, initial.map(|octets| octets.0))
+            .await
     }
 
     fn may_log_in(&self) -> Result<(), Refused> {
         if self.account.is_some() {
             return Err(Refused::Bad("You are logged in already"));
         }
-        if self.mechanisms().is_empty() {
+        if self.guest.mechanisms().is_empty() {
             return Err(Refused::No(
                 "PRIVACYREQUIRED",
                 "Logins need TLS: say STARTTLS first".to_owned(),
@@ -135,63 +108,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         Ok(())
     }
 
-    async fn exchange(&mut self, mechanism: String, initial: Option<Octets>) -> Done {
-        let start = AuthStart {
-            mechanism,
-            initial,
-            client: AuthClient {
-                address: self.door.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                service: Service::Imap,
-                // A network that the configuration trusts in the clear counts as protected.
-                tls: self.secured || self.door.plain,
-                bindings: self.bindings.clone(),
-            },
-        };
-        let authd = self.service.authd.clone();
-        let mut reply = authd
-            .call_with(self.trace, &start, Vec::new(), PATIENCE)
-            .await?
-            .0;
-        loop {
-            match reply {
-                AuthReply::Challenge { exchange, data } => {
-                    let response = self.challenge(&data).await?;
-                    let next = AuthContinue { exchange, response };
-                    reply = authd
-                        .call_with(self.trace, &next, Vec::new(), PATIENCE)
-                        .await?
-                        .0;
-                }
-                AuthReply::Success { login, data } => {
-                    if let Some(data) = data
-                        && !self.challenge(&data).await?.is_empty()
-                    {
-                        return Err(Refused::Bad("An empty response was expected"));
-                    }
-                    return self.logged_in(login).await;
-                }
-                AuthReply::Failure { reason, delay_ms } => {
-                    return self.failed(reason, delay_ms).await;
-                }
-            }
+    async fn exchange(&mut self, mechanism: &str, initial: Option<Vec<u8>>) -> Done {
+        match access::log_in(self, mechanism, initial).await {
+            Ok((login, _)) => self.logged_in(login).await,
+            Err(Refusal::Failed(reason)) => self.failed(reason),
+            Err(Refusal::Ended(refused)) => Err(refused),
+            Err(Refusal::NotOffered) => Err(not_offered()),
+            Err(Refusal::Malformed) => Err(Refused::Bad("An empty response was expected")),
+            Err(Refusal::Cancelled) => Err(Refused::Bad("Login cancelled")),
+            Err(Refusal::Unavailable) => Err(Refused::No(
+                "UNAVAILABLE",
+                "Not possible at the moment, try again later".to_owned(),
+            )),
+            Err(Refusal::TooMany) => Err(too_many()),
         }
-    }
-
-    async fn challenge(&mut self, data: &[u8]) -> Result<Octets, Refused> {
-        put::challenge(&mut self.out, data);
-        self.codec.expect_response();
-        let Arrived::Response(mut line) = self.arrival().await? else {
-            return Err(Refused::Bad("The response is malformed"));
-        };
-        if line == b"*" {
-            return Err(Refused::Bad("Login cancelled"));
-        }
-        let decoded = put::response(&line);
-        // What was typed may be a password.
-        line.fill(0);
-        decoded
-            .map(Octets)
-            .ok_or(Refused::Bad("The response is not valid base64"))
     }
 
     async fn logged_in(&mut self, login: Login) -> Done {
@@ -202,14 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             ));
         }
         let account = login.grant.account;
-        if !self
-            .seat
-            .log_in(account, self.service.config.connections_per_account)
-        {
-            return Err(Refused::No(
-                "LIMIT",
-                "Too many connections of this account".to_owned(),
-            ));
+        if self.guest.take_place(&mut self.seat, &login).is_err() {
+            return Err(too_many());
         }
         if self
             .service
@@ -223,7 +147,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             };
             self.service.stored.call(self.trace, &request).await?;
         }
-        tracing::info!(trace = %self.trace, client = ?self.door.address, login = login.name, "logged in");
         self.account = Some(Account { id: account, login });
         let config = &self.service.config;
         self.codec.set_limits(Limits {
@@ -238,10 +161,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         ))
     }
 
-    async fn failed(&mut self, reason: AuthFailure, delay_ms: u32) -> Done {
-        tracing::info!(trace = %self.trace, client = ?self.door.address, ?reason, "login failed");
-        tokio::time::sleep(Duration::from_millis(u64::from(delay_ms.min(30_000)))).await;
-        self.failed_logins += 1;
+    /// UNAUTHENTICATE (RFC 8437 2): as after the greeting, but for TLS and compression.
+    pub(super) fn unauthenticate(&mut self) -> Done {
+        if self.account.take().is_none() {
+            return Err(Refused::Bad("Nobody is logged in"));
+        }
+        // Nothing is expunged.
+        self.selected = None;
+        self.notify = None;
+        self.condstore = false;
+        self.qresync = false;
+        self.uid_only = false;
+        self.rev2 = false;
+        self.utf8 = false;
+        self.names = imap::Names::default();
+        self.seat.log_out(self.guest.door.address);
+        self.guest.estrange();
+        self.codec.set_limits(LIMITS);
+        Ok((
+            format!("CAPABILITY {}", self.capability()),
+            "completed, log in again",
+        ))
+    }
+
+    fn failed(&mut self, reason: AuthFailure) -> Done {
         let (code, text) = match reason {
             AuthFailure::Credentials => ("AUTHENTICATIONFAILED", "Wrong name or password"),
             AuthFailure::Blocked => {
@@ -251,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 );
                 return Err(Refused::End(End::Said("blocked")));
             }
-            AuthFailure::Mechanism => ("CANNOT", "That mechanism is not offered"),
+            AuthFailure::Mechanism => return Err(not_offered()),
             AuthFailure::NeedsTls => ("PRIVACYREQUIRED", "Logins need TLS: say STARTTLS first"),
             AuthFailure::Malformed => return Err(Refused::Bad("The exchange is malformed")),
             AuthFailure::Disabled => (
@@ -259,36 +202,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 "This account or password is not for reading mail",
             ),
         };
-        if self.failed_logins > self.service.config.failed_logins.max(1) {
+        if self.guest.failed_too_often() {
+            put::status(&mut self.out, &self.tag, Condition::No, code, text);
             put::text(&mut self.out, "* BYE Too many failed logins\r\n");
             return Err(Refused::End(End::Said("too many failed logins")));
         }
         Err(Refused::No(code, text.to_owned()))
     }
+}
 
-    /// ENABLE (RFC 5161)
-    pub(crate) fn enable(&mut self, names: &[String]) -> Done {
-        let mut enabled = Vec::new();
-        for name in names {
-            match name.as_str() {
-                "CONDSTORE" => {
-                    self.condstore = true;
-                    enabled.push("CONDSTORE");
-                }
-                "IMAP4REV2" => {
-                    self.rev2 = true;
-                    self.names = imap::Names::Utf8;
-                    enabled.push("IMAP4rev2");
-                }
-                _ => {}
-            }
-        }
-        put::text(&mut self.out, "* ENABLED");
-        for name in enabled {
-            put::text(&mut self.out, " ");
-            put::text(&mut self.out, name);
-        }
-        put::text(&mut self.out, "\r\n");
-        done("completed")
-    }
+fn not_offered() -> Refused {
+    Refused::No("CANNOT", "That mechanism is not offered".to_owned())
+}
+
+fn too_many() -> Refused {
+    Refused::No("LIMIT", "Too many connections of this account".to_owned())
 }

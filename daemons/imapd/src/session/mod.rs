@@ -1,24 +1,27 @@
 //! One connection of a client.
 
+mod capability;
+mod deflate;
+mod enable;
 mod login;
 mod selected;
 
-pub use selected::{Selected, put_fetch_flags, put_flags, within};
+pub use selected::{Selected, put_fetch, put_fetch_flags, put_flags, put_vanished, within};
 
-use crate::config::{Config, TlsMode};
-use crate::limits::{Connections, Seat};
+use crate::brief::Briefs;
+use crate::command::{IndexRest, Notifying, PIECE, Upload};
+use crate::config::Config;
 use crate::view::Views;
+use access::{Caller, Ended, Guest, Io, Seat, TlsMode};
 use imap::put::{self, Condition};
-use imap::{Command, Event, Limits, Literal, Names, Overrun, Reader as Codec, Tagged};
+use imap::{Command, Event, Literal, Names, Overrun, Reader as Codec, Tagged};
 use ipc::api::authd::Login;
 use ipc::{CallError, Client, FaultKind};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::Wire;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use types::{AccountId, TraceId};
 
 /// What every session of this daemon shares.
@@ -29,14 +32,16 @@ pub struct Service {
     pub stored: Client,
     /// Checks logins.
     pub authd: Client,
+    /// The full-text index.
+    pub indexd: Client,
+    /// Until when the index is not asked.
+    pub index_rest: Arc<IndexRest>,
     /// Mailboxes in memory.
     pub views: Arc<Views>,
+    /// What is compared of messages.
+    pub briefs: Arc<Briefs>,
     /// `[imapd]`
     pub config: Config,
-    /// Present if a listener wants TLS.
-    pub tls: Option<TlsAcceptor>,
-    /// Who is connected.
-    pub connections: Arc<Connections>,
     /// KiB of large messages that may be in memory.
     pub large: Arc<tokio::sync::Semaphore>,
 }
@@ -48,26 +53,14 @@ impl Service {
             reader: self.reader.clone(),
             stored: self.stored.clone(),
             authd: self.authd.clone(),
+            indexd: self.indexd.clone(),
+            index_rest: Arc::clone(&self.index_rest),
             views: Arc::clone(&self.views),
+            briefs: Arc::clone(&self.briefs),
             config,
-            tls: self.tls.clone(),
-            connections: Arc::clone(&self.connections),
             large: Arc::clone(&self.large),
         }
     }
-}
-
-/// The listener through which the client came, and who it is.
-#[derive(Clone, Debug)]
-pub struct Door {
-    /// The listener's name.
-    pub name: String,
-    /// How it does TLS.
-    pub tls: TlsMode,
-    /// The client; `None` on a local socket.
-    pub address: Option<IpAddr>,
-    /// It may log in without TLS.
-    pub plain: bool,
 }
 
 /// Why a session is over.
@@ -81,13 +74,27 @@ pub enum End {
     Damaged,
 }
 
+impl From<Ended> for End {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Gone(reason) => Self::Gone(reason),
+            Ended::Silent => Self::Said("time-out"),
+            Ended::Stopping => Self::Said("shutdown"),
+        }
+    }
+}
+
 /// How a command was answered, if it was not OK.
 #[derive(Debug)]
 pub enum Refused {
     /// Tagged NO, with a response code or none.
     No(&'static str, String),
+    /// The same, with a code that tells a number.
+    Limit(String, String),
     /// Tagged BAD.
     Bad(&'static str),
+    /// Sequence numbers after ENABLE UIDONLY (RFC 9586 3).
+    UidRequired,
     /// The tagged response was sent already.
     Answered,
     /// The session is over.
@@ -160,12 +167,12 @@ pub fn done(text: &'static str) -> Done {
 pub enum Arrived {
     /// A command.
     Command(Vec<u8>),
-    /// The head of an APPEND.
+    /// A message of an APPEND, or a part of one, is announced behind this text.
     Message(Vec<u8>, Literal),
     /// A line that is no command.
     Response(Vec<u8>),
-    /// The message of an APPEND is complete (`true`), or its command is malformed behind it.
-    MessageEnd(bool),
+    /// An APPEND is complete: what stands behind its last message.
+    MessageEnd(Vec<u8>),
     /// Too long.
     Overrun(Option<String>, Overrun),
 }
@@ -182,7 +189,8 @@ pub struct Account {
 /// A session.
 pub struct Session<S> {
     pub(crate) service: Arc<Service>,
-    pub(crate) door: Door,
+    /// Who it is, as far as it is known without a login.
+    guest: Guest,
     pub(crate) wire: Wire<S>,
     input: Vec<u8>,
     used: usize,
@@ -192,63 +200,66 @@ pub struct Session<S> {
     pub(crate) codec: Codec,
     pub(crate) names: Names,
     pub(crate) condstore: bool,
+    /// QRESYNC is enabled (RFC 7162 3.2.3).
+    pub(crate) qresync: bool,
+    /// UIDONLY is enabled (RFC 9586 3).
+    pub(crate) uid_only: bool,
     pub(crate) rev2: bool,
+    /// ENABLE UTF8=ACCEPT (RFC 9755 3).
+    pub(crate) utf8: bool,
     pub(crate) account: Option<Account>,
     pub(crate) selected: Option<Selected>,
+    pub(crate) notify: Option<Box<Notifying>>,
     pub(crate) trace: TraceId,
     /// Of the command under way.
     pub(crate) tag: String,
     /// The message of an APPEND, as far as it came.
     pub(crate) message: Vec<u8>,
-    bindings: Vec<(String, types::Octets)>,
-    secured: bool,
+    /// The file for what came before, if the message is large.
+    pub(crate) upload: Option<Upload>,
+    /// A message of an APPEND is on its way.
+    pub(crate) arriving: bool,
     bad: u32,
-    failed_logins: u32,
+    deflate: Option<Box<deflate::Deflate>>,
     seat: Seat,
     stopping: watch::Receiver<bool>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
-    /// A session over a stream of which nothing was read.
-    pub fn new(
-        service: Arc<Service>,
-        door: Door,
-        seat: Seat,
-        stream: S,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        let limits = Limits {
-            // Before the login nobody needs more than a name and a password.
-            line: 8192,
-            literals: 4096,
-            ..Limits::default()
-        };
+impl Session<Box<dyn Io>> {
+    /// A session with somebody of whom nothing was read.
+    pub fn new(service: Arc<Service>, caller: Caller, seat: Seat) -> Self {
         Self {
             service,
-            door,
-            wire: Wire::Plain(stream),
+            trace: caller.guest.trace,
+            guest: caller.guest,
+            wire: Wire::Plain(caller.stream),
             input: Vec::new(),
             used: 0,
             out: Vec::new(),
             sent: 0,
-            codec: Codec::new(limits),
+            codec: Codec::new(login::LIMITS),
             names: Names::ModifiedUtf7,
             condstore: false,
+            qresync: false,
+            uid_only: false,
             rev2: false,
+            utf8: false,
             account: None,
             selected: None,
-            trace: runtime::new_trace(),
+            notify: None,
             tag: String::new(),
             message: Vec::new(),
-            bindings: Vec::new(),
-            secured: false,
+            upload: None,
+            arriving: false,
             bad: 0,
-            failed_logins: 0,
+            deflate: None,
             seat,
-            stopping,
+            stopping: caller.stopping,
         }
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
     /// Serves the client until one of both has enough.
     pub async fn run(mut self) {
         let began = Instant::now();
@@ -266,13 +277,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             .as_ref()
             .map_or("", |account| account.login.name.as_str());
         tracing::debug!(
-            trace = %self.trace, listener = self.door.name, account, reason,
+            trace = %self.trace, listener = self.guest.door.name, account, reason,
             seconds = began.elapsed().as_secs(), "disconnected"
         );
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
-        if self.door.tls == TlsMode::Implicit {
+        if self.guest.door.tls == TlsMode::Implicit {
             self.handshake().await?;
         }
         let greeting = self.capability();
@@ -284,6 +295,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             "Posthouse ready",
         );
         loop {
+            if self.notify.is_some() {
+                self.attend().await?;
+            }
             match self.arrival().await? {
                 Arrived::Command(octets) => self.command(&octets).await?,
                 Arrived::Message(head, literal) => self.append(&head, literal).await?,
@@ -301,6 +315,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             Ok(Tagged { tag, command }) => {
                 let name = command.name();
                 self.tag.clone_from(&tag);
+                if self.utf8 && imap::searches_in_charset(octets) {
+                    // RFC 9755 3
+                    let refused = Refused::Bad("After ENABLE UTF8=ACCEPT a search is in UTF-8");
+                    return self.answer(&tag, name, Err(refused));
+                }
                 let result = self.execute(&tag, command).await;
                 self.answer(&tag, name, result)
             }
@@ -324,7 +343,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 put::status(&mut self.out, tag, Condition::No, code, &text);
                 Ok(())
             }
+            Err(Refused::Limit(code, text)) => {
+                put::status(&mut self.out, tag, Condition::No, &code, &text);
+                Ok(())
+            }
             Err(Refused::Bad(text)) => self.malformed(Some(tag), text),
+            Err(Refused::UidRequired) => {
+                let text = "Sequence numbers are off: this needs UIDs";
+                put::status(&mut self.out, tag, Condition::Bad, "UIDREQUIRED", text);
+                Ok(())
+            }
             Err(Refused::Answered) => Ok(()),
             Err(Refused::End(end)) => Err(end),
         }
@@ -335,7 +363,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         let code = match refused.refusal.kind {
             imap::RefusalKind::Bad => return self.malformed(tag, refused.refusal.text),
             imap::RefusalKind::Name => "CANNOT",
-            imap::RefusalKind::Charset => "BADCHARSET (US-ASCII UTF-8)",
+            imap::RefusalKind::Charset { saves } => {
+                // RFC 5182 2.1: a search that was to save and is answered NO leaves nothing saved
+                if saves && let Some(selected) = &mut self.selected {
+                    selected.saved.clear();
+                }
+                "BADCHARSET (US-ASCII UTF-8)"
+            }
         };
         put::status(
             &mut self.out,
@@ -380,6 +414,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             }
             Command::Noop if self.account.is_none() => return done("completed"),
             Command::Id(fields) => return self.id(&fields),
+            Command::Compress if self.account.is_some() => return self.compress(tag).await,
+            Command::Unauthenticate => return self.unauthenticate(),
             Command::StartTls => return self.starttls(tag).await,
             Command::Login { name, password } => return self.login(&name, &password).await,
             Command::Authenticate { mechanism, initial } => {
@@ -400,6 +436,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                 "* BYE The login has expired, log in again\r\n",
             );
             return Err(Refused::End(End::Said("the login has expired")));
+        }
+        if self.uid_only && command.uses_sequence_numbers() {
+            return Err(Refused::UidRequired);
         }
         self.authenticated(command).await
     }
@@ -423,12 +462,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
                     ready = Some(Arrived::Message(head.to_vec(), literal))
                 }
                 Some(Event::Data(octets)) => self.message.extend_from_slice(octets),
-                Some(Event::MessageEnd) => ready = Some(Arrived::MessageEnd(true)),
-                Some(Event::MessageTrailing) => ready = Some(Arrived::MessageEnd(false)),
+                Some(Event::MessageEnd(text)) => ready = Some(Arrived::MessageEnd(text.to_vec())),
                 Some(Event::Overrun { tag, what }) => ready = Some(Arrived::Overrun(tag, what)),
                 Some(Event::Hopeless) => hopeless = true,
             }
             self.used = start + (before - rest.len());
+            if self.message.len() >= PIECE
+                && let Some(upload) = &mut self.upload
+            {
+                upload.write(&mut self.message).await;
+            }
             if hopeless {
                 put::text(&mut self.out, "* BYE Too much to skip\r\n");
                 return Err(End::Said("hopeless"));
@@ -451,32 +494,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
 
     fn patience(&self) -> Duration {
         let config = &self.service.config;
-        Duration::from_secs(if !self.message.is_empty() {
-            config.write_s.max(1)
+        if self.arriving {
+            Duration::from_secs(config.write_s.max(1))
         } else if self.account.is_some() {
-            config.idle_s.max(1)
+            Duration::from_secs(config.idle_s.max(1))
         } else {
-            config.login_s.max(1)
-        })
+            // In all: octets now and then are no login.
+            self.guest.left()
+        }
     }
 
     /// Reads more. Safe to drop halfway.
     pub(crate) async fn fill(&mut self) -> Result<(), End> {
         self.input.drain(..self.used.min(self.input.len()));
         self.used = 0;
-        let room = if self.message.is_empty() {
-            2048
-        } else {
-            64 * 1024
-        };
-        if self.input.is_empty() && self.input.capacity() > 8192 && self.message.is_empty() {
+        let room = if self.arriving { PIECE } else { 2048 };
+        if self.input.is_empty() && self.input.capacity() > 8192 && !self.arriving {
             self.input = Vec::new();
         }
         self.input.reserve(room);
         let patience = self.patience();
+        if patience.is_zero() {
+            // Commands without end are no login either.
+            put::text(&mut self.out, "* BYE Too long without a login\r\n");
+            return Err(End::Said("time-out"));
+        }
         let read = tokio::select! {
             biased;
-            read = self.wire.read_buf(&mut self.input) => read,
+            read = deflate::receive(&mut self.wire, self.deflate.as_deref_mut(), &mut self.input) => read?,
             _ = self.stopping.wait_for(|stop| *stop) => {
                 put::text(&mut self.out, "* BYE Shutting down, come again in a moment\r\n");
                 return Err(End::Said("shutdown"));
@@ -487,26 +532,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             }
         };
         match read {
-            Ok(0) => Err(End::Gone("the client closed the connection")),
-            Ok(_) => Ok(()),
-            Err(_) => Err(End::Gone("the connection was lost")),
+            0 => Err(End::Gone("the client closed the connection")),
+            _ => Ok(()),
         }
     }
 
-    /// Sends what is in the buffer.
+    /// Sends what is in the buffer, and all that was held back to be packed better.
     pub(crate) async fn flush(&mut self) -> Result<(), End> {
-        if self.out.is_empty() {
+        let held = self.deflate.as_ref().is_some_and(|deflate| deflate.holds());
+        if self.out.is_empty() && !held {
             return Ok(());
         }
         let limit = Duration::from_secs(self.service.config.write_s.max(1));
+        let mut octets = self.packed(true);
         let sent = tokio::time::timeout(limit, async {
-            self.wire.write_all(&self.out).await?;
+            self.wire.write_all(&octets).await?;
             self.wire.flush().await
         })
         .await;
-        self.out.clear();
-        if self.out.capacity() > 8192 {
-            self.out = Vec::new();
+        octets.clear();
+        if octets.capacity() <= 8192 {
+            self.out = octets;
         }
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -530,9 +576,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
             return Ok(());
         }
         let limit = Duration::from_secs(self.service.config.write_s.max(1));
-        let sent = tokio::time::timeout(limit, self.wire.write_all(&self.out)).await;
         self.sent += self.out.len() as u64;
-        self.out.clear();
+        let mut octets = self.packed(false);
+        let sent = tokio::time::timeout(limit, self.wire.write_all(&octets)).await;
+        octets.clear();
+        self.out = octets;
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone("the connection was lost")),
@@ -544,35 +592,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Session<S> {
         if self.flush().await.is_ok() {
             let _ = tokio::time::timeout(Duration::from_secs(2), self.wire.shutdown()).await;
         }
-    }
-
-    /// The capabilities as they are now (RFC 9051 7.2.2).
-    pub(crate) fn capability(&self) -> String {
-        let mut text = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE".to_owned();
-        if self.account.is_none() {
-            if self.may_start_tls() {
-                text.push_str(" STARTTLS");
-            }
-            let mechanisms = self.mechanisms();
-            if mechanisms.is_empty() {
-                text.push_str(" LOGINDISABLED");
-            }
-            for mechanism in mechanisms {
-                text.push_str(" AUTH=");
-                text.push_str(mechanism);
-            }
-            return text;
-        }
-        text.push_str(
-            " IDLE NAMESPACE CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE UIDPLUS MOVE UNSELECT \
-             CONDSTORE ESEARCH SEARCHRES WITHIN BINARY STATUS=SIZE STATUS=DELETED OBJECTID QUOTA QUOTA=RES-STORAGE \
-             QUOTA=RES-MESSAGE",
-        );
-        text.push_str(&format!(
-            " APPENDLIMIT={}",
-            self.service.config.append_bytes
-        ));
-        text
     }
 
     /// RFC 2971
