@@ -1,6 +1,7 @@
 //! Copies of a message on their way to the store.
 
 use ipc::api::stored::DeliverTarget;
+use std::sync::Arc;
 use types::Address;
 
 /// Copies in one call to the store.
@@ -10,6 +11,8 @@ const TARGETS_MAX: usize = 1000;
 pub(crate) struct Copy {
     pub(crate) target: DeliverTarget,
     pub(crate) name: Address,
+    /// What is stored instead of the message as it came: a script changed it.
+    pub(crate) content: Option<Arc<Vec<u8>>>,
     pub(crate) for_recipients: Vec<u16>,
 }
 

@@ -2,7 +2,8 @@
 
 use crate::config::{Config, OverQuota};
 use crate::copies::{Copy, groups};
-use ipc::api::authd::{Resolution, Target};
+use crate::script::{Flight, Scripts};
+use ipc::api::authd::{ForwardSender, Resolution, Target};
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
 use ipc::api::stored;
 use ipc::{Fault, FaultKind};
@@ -11,10 +12,10 @@ use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use types::{Address, Body, Enhanced, Octets, Outcome, Status, TraceId};
+use types::{AccountId, Address, Body, Enhanced, Octets, Outcome, Status, TraceId};
 
 /// Octets of a message's description at most: it travels in one frame with the body.
-const PARSED_MAX: usize = 40 * 1024;
+pub(crate) const PARSED_MAX: usize = 40 * 1024;
 
 /// Octets of a call to the store at most: frames end at 128 KiB.
 const CALL_MAX: usize = 120 * 1024;
@@ -29,6 +30,13 @@ pub(crate) trait Directory: Send + Sync {
         trace: TraceId,
         address: &Address,
     ) -> impl Future<Output = Result<Resolution, Fault>> + Send;
+
+    /// The reverse-path of what is forwarded.
+    fn forward_sender(
+        &self,
+        trace: TraceId,
+        request: ForwardSender,
+    ) -> impl Future<Output = Result<Option<Address>, Fault>> + Send;
 }
 
 /// What the store makes of each target of a call.
@@ -42,21 +50,30 @@ pub(crate) trait Store: Send + Sync {
         call: stored::Deliver,
         file: Option<Arc<File>>,
     ) -> impl Future<Output = Result<StoreResults, Fault>> + Send;
+
+    /// Notes what scripts must not do again.
+    fn remember(
+        &self,
+        trace: TraceId,
+        call: stored::Remember,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// What delivery needs.
 pub(crate) struct Delivery<D, S> {
-    directory: D,
-    store: S,
-    config: Config,
-    large: Semaphore,
+    pub(crate) directory: D,
+    pub(crate) store: S,
+    pub(crate) config: Config,
+    pub(crate) large: Semaphore,
+    /// None in tests without a store.
+    pub(crate) scripts: Option<Scripts>,
 }
 
 /// The message in hand.
-struct Message {
+pub(crate) struct Message {
     /// What the store keeps beside the body.
     parsed: Octets,
-    file: Option<Arc<File>>,
+    pub(crate) file: Option<Arc<File>>,
     /// Delivered-To of the header, in lower case.
     delivered_to: Vec<String>,
 }
@@ -69,26 +86,31 @@ enum Ends {
 
 /// What a call comes to, while it is worked on.
 #[derive(Default)]
-struct Plan {
-    copies: Vec<Copy>,
-    follow_ups: Vec<FollowUp>,
+pub(crate) struct Plan {
+    pub(crate) copies: Vec<Copy>,
+    pub(crate) follow_ups: Vec<FollowUp>,
     outcomes: BTreeMap<u16, Vec<Outcome>>,
+    /// For [`Store::remember`], when all is stored.
+    pub(crate) notes: Vec<(AccountId, Vec<(u64, i64)>)>,
+    /// Until the notes are in the store.
+    pub(crate) flights: Vec<Flight>,
 }
 
 impl Plan {
-    fn add(&mut self, index: u16, outcome: Outcome) {
+    pub(crate) fn add(&mut self, index: u16, outcome: Outcome) {
         self.outcomes.entry(index).or_default().push(outcome);
     }
 }
 
 impl<D: Directory, S: Store> Delivery<D, S> {
-    pub(crate) fn new(directory: D, store: S, config: Config) -> Self {
+    pub(crate) fn new(directory: D, store: S, config: Config, scripts: Option<Scripts>) -> Self {
         let large = Semaphore::new(config.large_concurrency.max(1));
         Self {
             directory,
             store,
             config,
             large,
+            scripts,
         }
     }
 
@@ -115,7 +137,10 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                 }
             }
         }
-        let copies = std::mem::take(&mut plan.copies);
+        self.run_scripts(&call, &message, &mut plan).await;
+        let (copies, changed): (Vec<Copy>, Vec<Copy>) = std::mem::take(&mut plan.copies)
+            .into_iter()
+            .partition(|copy| copy.content.is_none());
         let room = CALL_MAX.saturating_sub(inline_len(&call.body) + message.parsed.len());
         let stored = in_parallel(width, groups(&copies, room), |group| {
             self.store_copies(&call, group, &message)
@@ -125,15 +150,26 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                 plan.add(*index, outcome.clone());
             }
         }
+        for copy in &changed {
+            let outcome = self.store_changed(&call, copy).await;
+            for index in &copy.for_recipients {
+                plan.add(*index, outcome.clone());
+            }
+        }
+        self.note(&call, &mut plan).await;
         let outcomes: BTreeMap<u16, Outcome> = plan
             .outcomes
             .into_iter()
             .filter_map(|(index, all)| Some((index, weightiest(all)?)))
             .collect();
         // A recipient that is tried again redirects then, not twice.
-        plan.follow_ups.retain(|FollowUp::Redirect { index, .. }| {
-            !matches!(outcomes.get(index), Some(Outcome::Temporary(_)))
+        plan.follow_ups.retain(|follow_up| {
+            !matches!(
+                outcomes.get(&follow_up.index()),
+                Some(Outcome::Temporary(_))
+            )
         });
+        self.readdress(&call, &mut plan.follow_ups).await;
         Ok(Delivered {
             outcomes: outcomes.into_iter().collect(),
             follow_ups: plan.follow_ups,
@@ -198,6 +234,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                 Enhanced(5, 2, 1),
                 format!("<{address}>: this address is disabled"),
             ),
+            Ok(Resolution::Refused(status)) => Ends::Decided(Outcome::Permanent(status)),
             // It was ours when the message was accepted.
             Ok(Resolution::Remote) => permanent(
                 550,
@@ -250,12 +287,14 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                         quota_bytes,
                         quota_messages,
                         mailbox,
+                        create: false,
                         flags: Vec::new(),
                         prefix: trace_fields(call, &name).into(),
                     };
                     plan.copies.push(Copy {
                         target,
                         name,
+                        content: None,
                         for_recipients: vec![recipient.index],
                     });
                 }
@@ -274,10 +313,39 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         plan.add(recipient.index, Outcome::Done(done));
         let prefix = format!("Delivered-To: {}\r\n", recipient.address).into_bytes();
         plan.follow_ups.push(FollowUp::Redirect {
+            content: None,
+            options: Default::default(),
             index: recipient.index,
             to: forwards,
             prefix: prefix.into(),
         });
+    }
+
+    /// What goes elsewhere goes under an address of ours, if authd has one for it.
+    async fn readdress(&self, call: &Deliver, follow_ups: &mut [FollowUp]) {
+        let Some(sender) = &call.sender else { return };
+        for follow_up in follow_ups {
+            let FollowUp::Redirect {
+                index, to, options, ..
+            } = follow_up
+            else {
+                continue;
+            };
+            let owner = call.recipients.iter().find(|one| one.index == *index);
+            let Some(owner) = owner else { continue };
+            let request = ForwardSender {
+                sender: sender.clone(),
+                owner: owner.address.clone(),
+                to: to.clone(),
+            };
+            match self.directory.forward_sender(call.trace, request).await {
+                Ok(address) => options.sender = address,
+                // Better under the sender's own address than not at all.
+                Err(fault) => {
+                    tracing::warn!(id = %call.id, trace = %call.trace, %fault, "forwarded under the sender's own address");
+                }
+            }
+        }
     }
 
     fn folder(&self, detail: Option<&str>) -> String {
@@ -326,7 +394,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             .collect()
     }
 
-    fn outcome(
+    pub(crate) fn outcome(
         &self,
         call: &Deliver,
         copy: &Copy,
@@ -420,7 +488,7 @@ fn looped(address: &Address) -> Outcome {
     Outcome::Permanent(status(554, Enhanced(5, 4, 6), text))
 }
 
-fn status(code: u16, enhanced: Enhanced, text: String) -> Status {
+pub(crate) fn status(code: u16, enhanced: Enhanced, text: String) -> Status {
     Status {
         code,
         enhanced,

@@ -2,20 +2,24 @@
 //!
 //! queued gives it a message with its local recipients. deliverd asks authd what is behind each address (accounts, aliases,
 //! groups, a catch-all, a subaddress), parses the message once, adds Return-Path and Delivered-To for each copy, and gives
-//! stored all copies together. Addresses elsewhere go back to queued as redirects, which it journals as new messages. The
-//! answer has one outcome a recipient: done when every mailbox behind it has the message, temporary as long as one may get it
+//! stored all copies together. Addresses elsewhere go back to queued as redirects, which it journals as new messages; under a
+//! reverse-path of ours that authd makes (SRS), so that failures find their way back. The answer has one outcome a recipient: done when every mailbox behind it has the message, temporary as long as one may get it
 //! later.
 //!
 //! An account gets one copy of a message however many of its addresses were written to. A message that has been at an address
 //! before, which its Delivered-To fields tell, is not taken there again: that ends loops of aliases between hosts.
 //!
-//! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor; may read
-//! the store, for scripts, which it does not do yet. Calls
-//! authd (ResolveRecipient) and stored (Deliver). Serves queued alone. It is the parser of hostile input on this side of
-//! the queue: it holds no secret and no right but to deliver.
+//! Before a copy is stored, the Sieve scripts of its account run: the administrator's, the user's active one, the administrator's
+//! again. They file, flag, change, redirect, answer or refuse; what they send goes back to queued as a message of its own. A
+//! script that fails, or no longer compiles, keeps the message. What a script must not do twice (vacation, duplicate) is noted by
+//! stored under the message's id in the queue, so that a repeated delivery does not count against itself.
+//!
+//! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor, and the
+//! store, for scripts and mailboxes. Calls authd (ResolveRecipient, ForwardSender) and stored (Deliver, Remember). Serves queued alone. It is the
+//! parser of hostile input on this side of the queue and runs the users' scripts: it holds no secret and no right but to deliver.
 //!
 //! STANDARDS: RFC 5321 4.4 (Return-Path), RFC 5233 (subaddresses, as folders), RFC 9228 (Delivered-To), RFC 5322 and RFC 2045
-//! to 2047 (parsing, see the crate `message`).
+//! to 2047 (parsing, see the crate `message`), RFC 5228 and its extensions (Sieve, see the crate `sieve`).
 //!
 //! RECOVERY: keeps no state. Killed in the middle, it is asked again by queued; stored knows the copies that it has, by the
 //! message's id in the queue, and takes none twice.
@@ -24,15 +28,18 @@
 mod config;
 mod copies;
 mod delivery;
+mod filing;
+mod script;
 
-pub use config::{Config, OverQuota};
+pub use config::{Config, OverQuota, SieveConfig};
 
 use delivery::{Delivery, Directory, Store, StoreResults};
-use ipc::api::authd::{Resolution, ResolveRecipient};
+use ipc::api::authd::{ForwardSender, Resolution, ResolveRecipient};
 use ipc::api::deliverd::Deliver;
 use ipc::api::stored;
 use ipc::{Client, Fault, FaultKind, Router};
 use runtime::{Failure, Needs, Setting, Start};
+use script::Scripts;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -40,12 +47,18 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use types::{Address, Role, TraceId};
 
-/// What it needs besides what topology gives it: nothing.
+/// The store if it lies elsewhere, and the administrator's scripts and lists.
 ///
 /// # Errors
-/// None.
-pub fn needs(_config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
-    Ok(Needs::default())
+/// A store that makes no sense.
+pub fn needs(config: &Config, setting: &Setting) -> Result<Needs, Failure> {
+    let mut needs = access::store_needs(setting)?;
+    let scripts = &config.sieve;
+    needs.read.extend(scripts.before.iter().cloned());
+    needs.read.extend(scripts.after.iter().cloned());
+    needs.read.extend(scripts.global_dir.clone());
+    needs.read.extend(scripts.lists.values().cloned());
+    Ok(needs)
 }
 
 /// How long the store has for a call: a large message to many accounts, on a slow disk.
@@ -56,6 +69,14 @@ impl Directory for Client {
         let request = ResolveRecipient {
             address: address.clone(),
         };
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn forward_sender(
+        &self,
+        trace: TraceId,
+        request: ForwardSender,
+    ) -> Result<Option<Address>, Fault> {
         self.call(trace, &request).await.map_err(Fault::from)
     }
 }
@@ -85,6 +106,10 @@ impl Store for Stored {
             .await;
         called.map(|(results, _)| results).map_err(Fault::from)
     }
+
+    async fn remember(&self, trace: TraceId, call: stored::Remember) -> Result<(), Fault> {
+        self.0.call(trace, &call).await.map_err(Fault::from)
+    }
 }
 
 /// Runs the daemon until it is told to stop.
@@ -98,7 +123,17 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         start.client(Role::Authd),
         Stored(start.client(Role::Stored)),
     );
-    let delivery = Arc::new(Delivery::new(authd, stored, config));
+    let reader = access::open_store(
+        &start.section("store")?,
+        &start.section("blob")?,
+        &start.state_of(Role::Stored),
+        start.stopping(),
+    )
+    .await?;
+    let hostname = start.suite().hostname.clone();
+    let scripts = Scripts::new(reader, config.sieve.clone(), &hostname)
+        .map_err(|problem| Failure::new(format!("deliverd.sieve: {problem}")))?;
+    let delivery = Arc::new(Delivery::new(authd, stored, config, Some(scripts)));
     let router = Router::new(Role::Deliverd).on(move |context, call: Deliver| {
         let (delivery, places) = (delivery.clone(), places.clone());
         async move {

@@ -118,7 +118,13 @@ async fn the_daemon_delivers() {
     serve(stored(sender), Role::Stored, &run, &stopping);
     let config = home.path().join("posthouse.toml");
     let state = home.path().join("state");
-    std::fs::create_dir_all(state.join("store")).unwrap();
+    std::fs::create_dir_all(state.join("store/blobs/tmp")).unwrap();
+    // As stored makes it: deliverd reads scripts there. It stays open, so that a reader finds it.
+    let url = store::Config::default().url(&state.join("store"));
+    let database = sql::Db::open(&url, &sql::Options::writer()).await.unwrap();
+    sql::migrate(&database, store::COMPONENT, store::MIGRATIONS)
+        .await
+        .unwrap();
     let text = format!("[suite]\nstate_dir = {state:?}\nrun_dir = {run:?}\nusers = \"single\"\n");
     std::fs::write(&config, text).unwrap();
     let program = env!("CARGO_BIN_EXE_deliverd");

@@ -26,6 +26,19 @@ impl Directory for Table {
             None => Ok(Resolution::Unknown),
         }
     }
+
+    async fn forward_sender(
+        &self,
+        _trace: TraceId,
+        request: ForwardSender,
+    ) -> Result<Option<Address>, Fault> {
+        let ours = format!(
+            "SRS0={}={}",
+            request.sender.domain(),
+            request.sender.local()
+        );
+        Ok(Address::new(&ours, request.owner.domain()).ok())
+    }
 }
 
 /// A store that keeps what it is given, once for each (id, recipient, account), and refuses certain accounts.
@@ -43,6 +56,10 @@ struct One {
 }
 
 impl Store for Arc<Kept> {
+    async fn remember(&self, _: TraceId, _: stored::Remember) -> Result<(), Fault> {
+        Ok(())
+    }
+
     async fn deliver(
         &self,
         _trace: TraceId,
@@ -116,7 +133,7 @@ fn delivery(table: &[(&str, Vec<Target>)]) -> (Delivery<Table, Arc<Kept>>, Arc<K
         .insert("moved@x.example".to_owned(), Resolution::Remote);
     let store = Arc::new(Kept::default());
     (
-        Delivery::new(directory, store.clone(), Config::default()),
+        Delivery::new(directory, store.clone(), Config::default(), None),
         store,
     )
 }
@@ -338,6 +355,11 @@ async fn forwards_are_handed_back_once() {
         .unwrap();
     assert_eq!(summary(&delivered), "0:d250");
     let expected = FollowUp::Redirect {
+        content: None,
+        options: ipc::api::deliverd::RedirectOptions {
+            sender: Some("SRS0=there.example=me@x.example".parse().unwrap()),
+            ..Default::default()
+        },
         index: 0,
         to: vec![
             "me@far.example".parse().unwrap(),
