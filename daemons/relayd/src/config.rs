@@ -58,6 +58,10 @@ pub struct Config {
     pub dkim: bool,
     /// Seconds for which the list of a domain's DKIM keys is remembered. 60.
     pub dkim_keys_cache: u64,
+    /// What a signature covers, and whose it is.
+    pub signing: crate::Signing,
+    /// Seals on what is forwarded.
+    pub arc: crate::Sealing,
     /// Where certain domains go instead of their mail exchangers. The first match counts.
     pub route: Vec<RouteConfig>,
 }
@@ -89,6 +93,8 @@ impl Default for Config {
             eight_bit: EightBit::Send,
             dkim: true,
             dkim_keys_cache: 60,
+            signing: crate::Signing::default(),
+            arc: crate::Sealing::default(),
             route: Vec::new(),
         }
     }

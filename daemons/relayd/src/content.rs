@@ -82,6 +82,27 @@ impl BodySource {
     }
 }
 
+impl BodySource {
+    /// All of it, a piece at a time. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn each_chunk(&self, mut take: impl FnMut(&[u8])) -> Result<(), String> {
+        let mut offset = 0;
+        while offset < self.len() {
+            let chunk = self
+                .read_blocking(offset)
+                .map_err(|error| format!("the message cannot be read: {error}"))?;
+            if chunk.is_empty() {
+                break;
+            }
+            offset += chunk.len() as u64;
+            take(&chunk);
+        }
+        Ok(())
+    }
+}
+
 impl Content {
     /// Octets as they are declared in SIZE (RFC 1870 3).
     pub(crate) fn len(&self) -> u64 {

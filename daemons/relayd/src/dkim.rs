@@ -2,7 +2,8 @@
 //! the body and the octets to be signed, and asks keyd for the signature.
 
 use crate::content::BodySource;
-use ipc::api::keyd::{DkimAlgorithm, DkimKey};
+use crate::signing::{Plan, Signing};
+use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
 use mail_auth::Error;
 use mail_auth::common::crypto::{Algorithm, CryptoError, Sha256, SigningKey};
 use mail_auth::common::headers::{HeaderWriter as _, Writable};
@@ -17,35 +18,6 @@ pub(crate) trait KeyService: Send + Sync {
     fn sign(&self, domain: &str, selector: &str, data: Vec<u8>) -> Result<Vec<u8>, String>;
 }
 
-/// Fields that are signed where they are there. From is signed once more than it occurs: a second one added on the way
-/// breaks the signature (RFC 6376 8.15).
-const SIGNED: &[&str] = &[
-    "Sender",
-    "Reply-To",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "To",
-    "Cc",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "Content-ID",
-    "Content-Description",
-    "In-Reply-To",
-    "References",
-    "List-Id",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
-    "List-Post",
-    "List-Help",
-    "List-Archive",
-    "Resent-From",
-    "Resent-To",
-    "Resent-Date",
-    "Resent-Message-ID",
-];
-
 /// Octets of a header that are looked at.
 const HEADER_MAX: u64 = 256 * 1024;
 
@@ -56,14 +28,16 @@ const NO_KEYS: Duration = Duration::from_secs(2);
 pub(crate) struct Signer {
     service: Arc<dyn KeyService>,
     remember: Duration,
+    signing: Signing,
     known: Mutex<HashMap<String, (Instant, Vec<DkimKey>)>>,
 }
 
 impl Signer {
-    pub(crate) fn new(service: Arc<dyn KeyService>, remember: Duration) -> Self {
+    pub(crate) fn new(service: Arc<dyn KeyService>, remember: Duration, signing: Signing) -> Self {
         Self {
             service,
             remember,
+            signing,
             known: Mutex::default(),
         }
     }
@@ -82,18 +56,28 @@ impl Signer {
         let from = message::Fields::new(&header)
             .find(|field| field.name.eq_ignore_ascii_case(b"from"))
             .and_then(|field| message::first_domain(field.value));
-        let domains = [from.as_deref(), sender_domain];
-        for domain in domains.into_iter().flatten() {
-            let domain = domain.to_ascii_lowercase();
+        for domain in self.signing.signers(from.as_deref(), sender_domain) {
             let keys = self.keys(&domain)?;
             if !keys.is_empty() {
-                return self.sign_with(&keys, &header, prefix, body);
+                let plan = self.signing.plan(from.as_deref());
+                return self.sign_with(&keys, &plan, &header, prefix, body);
             }
         }
         Ok(Vec::new())
     }
 
-    fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String> {
+    /// [`Signing::signers`].
+    pub(crate) fn signers(&self, domain: Option<&str>, sender: Option<&str>) -> Vec<String> {
+        self.signing.signers(domain, sender)
+    }
+
+    /// Has keyd sign octets.
+    pub(crate) fn sign_octets(&self, key: &DkimKey, data: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.service.sign(&key.domain, &key.selector, data)
+    }
+
+    /// The keys of a domain that are in use.
+    pub(crate) fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((when, keys)) = known().get(domain) {
             // Whoever makes a domain's first key expects the next mail to be signed.
@@ -106,7 +90,8 @@ impl Signer {
                 return Ok(keys.clone());
             }
         }
-        let keys = self.service.keys(domain)?;
+        let mut keys = self.service.keys(domain)?;
+        keys.retain(|key| key.state == DkimState::Active);
         let mut list = known();
         if list.len() >= 10_000 {
             list.clear();
@@ -118,18 +103,13 @@ impl Signer {
     fn sign_with(
         &self,
         keys: &[DkimKey],
+        plan: &Plan,
         header: &[u8],
         prefix: &[u8],
         body: &BodySource,
     ) -> Result<Vec<u8>, String> {
-        let mut fields: Vec<&str> = vec!["From", "From"];
-        for name in SIGNED {
-            let there = message::Fields::new(header)
-                .any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
-            if there {
-                fields.push(name);
-            }
-        }
+        let fields = covered(plan, header);
+        let (of_header, of_body) = plan.form.both();
         let signers: Vec<_> = keys
             .iter()
             .map(|key| {
@@ -139,7 +119,10 @@ impl Signer {
                 })
                 .domain(&key.domain)
                 .selector(&key.selector)
-                .headers(fields.iter().copied())
+                .headers(fields.iter().cloned())
+                .header_canonicalization(of_header)
+                .body_canonicalization(of_body)
+                .expiration(plan.expiry)
             })
             .collect();
         let mut streams: Vec<DkimSigningStream<'_, RemoteKey>> =
@@ -154,17 +137,7 @@ impl Signer {
             }
         };
         feed(prefix);
-        let mut offset = 0;
-        while offset < body.len() {
-            let chunk = body
-                .read_blocking(offset)
-                .map_err(|error| format!("the message cannot be read: {error}"))?;
-            if chunk.is_empty() {
-                break;
-            }
-            offset += chunk.len() as u64;
-            feed(&chunk);
-        }
+        body.each_chunk(&mut feed)?;
         let mut out = Vec::new();
         for stream in streams {
             let signature = stream.finish().map_err(|error| match error {
@@ -177,7 +150,32 @@ impl Signer {
     }
 }
 
-fn read_header(prefix: &[u8], body: &BodySource) -> Result<Vec<u8>, String> {
+/// The names in `h=`. A name that stands there twice is signed once more than it occurs.
+fn covered(plan: &Plan, header: &[u8]) -> Vec<String> {
+    let mut fields = vec!["From".to_owned(), "From".to_owned()];
+    let known =
+        |fields: &[String], name: &str| fields.iter().any(|one| one.eq_ignore_ascii_case(name));
+    let there = |name: &str| {
+        message::Fields::new(header).any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    for name in &plan.oversigned {
+        if !known(&fields, name) {
+            fields.push(name.clone());
+            if there(name) {
+                fields.push(name.clone());
+            }
+        }
+    }
+    for name in &plan.headers {
+        if !known(&fields, name) && there(name) {
+            fields.push(name.clone());
+        }
+    }
+    fields
+}
+
+/// The header, and perhaps some octets of what stands behind it.
+pub(crate) fn read_header(prefix: &[u8], body: &BodySource) -> Result<Vec<u8>, String> {
     let mut header = prefix.to_vec();
     let mut offset = 0;
     while offset < body.len().min(HEADER_MAX) {
@@ -225,12 +223,12 @@ impl SigningKey for RemoteKey {
 
 /// Makes every line end CRLF, as sending does: what is signed must be what is sent.
 #[derive(Default)]
-struct CrlfLines {
+pub(crate) struct CrlfLines {
     held_cr: bool,
 }
 
 impl CrlfLines {
-    fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
         for byte in input {
             let after_cr = std::mem::replace(&mut self.held_cr, *byte == b'\r');
             match byte {

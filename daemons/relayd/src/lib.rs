@@ -5,8 +5,12 @@
 //! one has taken it or has said no. The answer has one outcome a recipient, with the host's own words. Connections are kept
 //! for a few seconds for the next message to the same host.
 //!
-//! Mail of local senders is signed (DKIM) on its way out, with each key that keyd has for the domain of From, or else of the
-//! sender. keyd makes the signature; what it signs, the hash of the body and the header fields, is made here.
+//! Mail of local senders is signed (DKIM) on its way out, with each active key that keyd has for the domain of From, or else of
+//! the domain above it, of the sender, or of a default one. keyd makes the signature; what it signs, the hash of the body and
+//! the header fields, is made here. `[relayd.signing]` says what is covered.
+//!
+//! Mail of others that is forwarded gets no such signature but a seal (ARC) on what smtpd found out when it came, by the domain
+//! that forwards it (`[relayd.arc]`).
 //!
 //! When and how often an attempt is made, and how many at a time, is queued's decision.
 //!
@@ -23,25 +27,30 @@
 //! STANDARDS: RFC 5321 (client), RFC 1870 (SIZE), RFC 2033 (LMTP), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920
 //! (pipelining), RFC 3030 (CHUNKING, for binary mail), RFC 3207 (STARTTLS), RFC 3461 (DSN parameters), RFC 4954 (AUTH),
 //! RFC 6152 (8BITMIME; no conversion), RFC 6376 and RFC 8463 (DKIM), RFC 6531 (SMTPUTF8), RFC 7505 (null MX), RFC 8314
-//! (implicit TLS), RFC 8689 (REQUIRETLS, without the check of MX by DNSSEC or MTA-STS), RFC 9422 (LIMITS).
+//! (implicit TLS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS, without the check of MX by DNSSEC or MTA-STS), RFC 9422 (LIMITS).
 //!
 //! RECOVERY: keeps no state. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
 //! last reply was lost may then arrive twice (RFC 1047).
 #![forbid(unsafe_code)]
 
+mod arc;
 mod attempt;
 mod config;
 mod connection;
 mod content;
 mod dkim;
 mod dns;
+pub mod fuzz;
 mod pool;
 mod service;
+mod signing;
 mod tls;
 mod transaction;
 mod verdict;
 
+pub use arc::Sealing;
 pub use config::{AddressOrder, Config, EightBit, Protocol, RouteConfig, TlsMode};
+pub use signing::{DomainSigning, Form, Signing};
 
 use ipc::api::relayd::Relay;
 use runtime::{Failure, Needs, Setting, Start};
@@ -54,6 +63,7 @@ use types::Role;
 /// # Errors
 /// A route that makes no sense.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
+    config.signing.validate().map_err(Failure::new)?;
     for route in &config.route {
         if route.pattern.is_empty() || route.host.is_empty() {
             return Err(Failure::new(
@@ -93,8 +103,16 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     let tls = tls::TlsClient::new(config.tls_ca_file.as_deref()).map_err(Failure::new)?;
     let signer = config.dkim.then(|| {
         let keyd = ipc::blocking::Client::new(Role::Relayd, Role::Keyd, start.socket(Role::Keyd));
-        dkim::Signer::new(Arc::new(keyd), Duration::from_secs(config.dkim_keys_cache))
+        dkim::Signer::new(
+            Arc::new(keyd),
+            Duration::from_secs(config.dkim_keys_cache),
+            config.signing.clone(),
+        )
     });
+    let sealer = config
+        .arc
+        .enabled
+        .then(|| arc::Sealer::new(config.arc.clone(), &start.suite().hostname));
     let client = attempt::Client {
         config,
         hostname,
@@ -102,7 +120,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         tls,
         pool: pool::Pool::default(),
     };
-    let service = Arc::new(service::Service::new(client, signer));
+    let service = Arc::new(service::Service::new(client, signer, sealer));
     let idle = service.clone();
     let reaper = tokio::spawn(async move { idle.client.close_idle().await });
     let answering = service.clone();

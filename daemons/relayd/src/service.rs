@@ -1,5 +1,6 @@
 //! The operation `Relay`: from the call to an attempt and its log lines.
 
+use crate::arc::Sealer;
 use crate::attempt::Client;
 use crate::content::{BodySource, Content, Traits};
 use crate::dkim::{KeyService, Signer};
@@ -11,6 +12,7 @@ use ipc::{Fault, FaultKind};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use types::{Address, Body, BodyType, Enhanced, Outcome, TraceId};
 
@@ -40,15 +42,17 @@ impl KeyService for ipc::blocking::Client {
 pub(crate) struct Service {
     pub(crate) client: Client,
     signer: Option<Arc<Signer>>,
+    sealer: Option<Arc<Sealer>>,
     places: Semaphore,
 }
 
 impl Service {
-    pub(crate) fn new(client: Client, signer: Option<Signer>) -> Self {
+    pub(crate) fn new(client: Client, signer: Option<Signer>, sealer: Option<Sealer>) -> Self {
         let places = Semaphore::new(client.config.concurrency.max(1));
         Self {
             client,
             signer: signer.map(Arc::new),
+            sealer: sealer.map(Arc::new),
             places,
         }
     }
@@ -111,14 +115,22 @@ impl Service {
             .map_err(|error| unprepared(error.to_string(), "the message cannot be read now"))?;
         // Signed is what lines make; a binary message has none.
         let signed = match &self.signer {
-            Some(signer) if call.sign && call.body_type != BodyType::Binary => {
-                let signer = signer.clone();
+            Some(signer) if call.body_type != BodyType::Binary => {
+                let (signer, sealer) = (signer.clone(), self.sealer.clone());
                 let sender = call
                     .sender
                     .as_ref()
                     .map(|sender: &Address| sender.domain().to_owned());
-                let (prefix, body) = (call.prefix.clone(), body.clone());
-                tokio::task::spawn_blocking(move || signer.sign(sender.as_deref(), &prefix, &body))
+                let (prefix, body, ours) = (call.prefix.clone(), body.clone(), call.sign);
+                let work = move || match (ours, sealer) {
+                    (true, _) => signer.sign(sender.as_deref(), &prefix, &body),
+                    // What is not ours and goes elsewhere is forwarded.
+                    (false, Some(sealer)) => {
+                        sealer.seal(&signer, sender.as_deref(), &prefix, &body, now())
+                    }
+                    (false, None) => Ok(Vec::new()),
+                };
+                tokio::task::spawn_blocking(work)
                     .await
                     .map_err(|error| {
                         unprepared(error.to_string(), "the message cannot be signed now")
@@ -142,6 +154,13 @@ impl Service {
             traits,
         })
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |time| time.as_secs())
 }
 
 /// A message that could not even be brought to a host.

@@ -73,6 +73,7 @@ fn keyd(run: &Path, stop: watch::Receiver<bool>) {
     let router = Router::new(Role::Keyd)
         .on(|_, keys: DkimKeys| async move {
             let key = DkimKey {
+                state: ipc::api::keyd::DkimState::Active,
                 domain: keys.domain,
                 selector: "one".to_owned(),
                 algorithm: DkimAlgorithm::Rsa2048,

@@ -1,8 +1,9 @@
 //! Signatures, verified with the public keys.
 
+use crate::Signing;
 use crate::content::{BodySource, CHUNK};
 use crate::dkim::{KeyService, Signer};
-use ipc::api::keyd::{DkimAlgorithm, DkimKey};
+use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
 use mail_auth::common::crypto::{Algorithm, Ed25519Key, RsaKey, Sha256, SigningKey};
 use mail_auth::common::headers::Writable;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -43,6 +44,7 @@ impl KeyService for Keys {
             selector: selector.to_owned(),
             algorithm,
             record: String::new(),
+            state: DkimState::Active,
         };
         let both = vec![
             key("r", DkimAlgorithm::Rsa2048),
@@ -93,7 +95,7 @@ fn tag(signature: &str, name: &str) -> String {
 #[test]
 fn both_algorithms_sign_what_is_sent() {
     let keys = Arc::new(Keys::new());
-    let signer = Signer::new(keys.clone(), Duration::from_secs(60));
+    let signer = Signer::new(keys.clone(), Duration::from_secs(60), Signing::default());
     let body =
         b"From: Me <me@us.example>\r\nTo: you@t.example\r\nSubject: x\r\n\r\nhello  \r\n\r\n\r\n";
     let head = sign(&signer, "Received: by us\r\n", body).unwrap();
@@ -125,7 +127,8 @@ fn both_algorithms_sign_what_is_sent() {
         2,
         "{fields:?}"
     );
-    assert!(fields.contains(&"subject".to_owned()) && !fields.contains(&"cc".to_owned()));
+    let times = |name: &str| fields.iter().filter(|field| *field == name).count();
+    assert_eq!((times("subject"), times("cc"), times("sender")), (2, 1, 0));
     assert!(!fields.contains(&"received".to_owned()));
     // The same list of keys is not asked for again.
     sign(&signer, "", body).unwrap();
@@ -136,7 +139,7 @@ fn both_algorithms_sign_what_is_sent() {
 #[test]
 fn signatures_verify() {
     let keys = Arc::new(Keys::new());
-    let signer = Signer::new(keys.clone(), Duration::from_secs(60));
+    let signer = Signer::new(keys.clone(), Duration::from_secs(60), Signing::default());
     let lines = "a line\twith   space \r\n".repeat(CHUNK / 10);
     for body in [
         lines.as_str(),
@@ -156,7 +159,22 @@ fn signatures_verify() {
             let expected = mail_auth::dkim::DkimSigner::from_key(Same(&keys.rsa))
                 .domain("us.example")
                 .selector("r")
-                .headers(["From", "From", "Subject"])
+                .headers([
+                    "From",
+                    "From",
+                    "To",
+                    "Cc",
+                    "Subject",
+                    "Subject",
+                    "Date",
+                    "Reply-To",
+                    "Message-ID",
+                    "In-Reply-To",
+                    "References",
+                    "MIME-Version",
+                    "Content-Type",
+                    "Content-Transfer-Encoding",
+                ])
                 .sign(sent.as_bytes())
                 .unwrap();
             head.starts_with(&mail_auth_header(&expected))
@@ -188,7 +206,11 @@ fn mail_auth_header(signature: &mail_auth::dkim::Signature) -> String {
 
 #[test]
 fn other_domains_are_not_signed_and_trouble_is_told() {
-    let signer = Signer::new(Arc::new(Keys::new()), Duration::from_secs(60));
+    let signer = Signer::new(
+        Arc::new(Keys::new()),
+        Duration::from_secs(60),
+        Signing::default(),
+    );
     let none = signer
         .sign(None, b"", &inline(b"From: me@other.example\r\n\r\nx"))
         .unwrap();

@@ -1,0 +1,51 @@
+//! Entry points for fuzzers: each takes any octets, and panics only if a promise is broken.
+
+use crate::arc::{Sealer, Sealing};
+use crate::content::BodySource;
+use crate::dkim::{KeyService, Signer};
+use crate::signing::Signing;
+use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// keyd with a key for every domain.
+struct Keys;
+
+impl KeyService for Keys {
+    fn keys(&self, domain: &str) -> Result<Vec<DkimKey>, String> {
+        Ok(vec![DkimKey {
+            domain: domain.to_owned(),
+            selector: "s".to_owned(),
+            algorithm: DkimAlgorithm::Rsa2048,
+            record: String::new(),
+            state: DkimState::Active,
+        }])
+    }
+
+    fn sign(&self, _: &str, _: &str, _: Vec<u8>) -> Result<Vec<u8>, String> {
+        Ok(vec![7; 256])
+    }
+}
+
+/// Messages as they come, with chains of seals that somebody made: what is put on top is one set, and no line of it is one of
+/// the message's.
+pub fn sealing(octets: &[u8]) {
+    let signer = Signer::new(Arc::new(Keys), Duration::from_secs(60), Signing::default());
+    let sealer = Sealer::new(Sealing::default(), "mx.example.org");
+    let body = BodySource::Inline(Arc::new(octets.to_vec()));
+    for found in ["pass", "fail", "none"] {
+        let prefix = format!(
+            "Delivered-To: a@example.org\r\nAuthentication-Results: mx.example.org; arc={found}\r\n"
+        );
+        let sealed = sealer.seal(&signer, None, prefix.as_bytes(), &body, 1);
+        let set = String::from_utf8(sealed.unwrap_or_default()).unwrap_or_default();
+        let fields: Vec<&str> = set
+            .split_inclusive("\r\n")
+            .filter(|line| !line.starts_with(['\t', ' ']))
+            .collect();
+        assert!(set.is_empty() || fields.len() == 3, "{set}");
+        assert!(fields.iter().all(|line| line.starts_with("ARC-")), "{set}");
+        assert!(set.lines().all(|line| line.len() <= 998), "{set}");
+    }
+    let _ = signer.sign(Some("example.org"), b"", &body);
+}
