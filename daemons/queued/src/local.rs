@@ -4,12 +4,14 @@ use crate::core::{Core, now};
 use crate::message::{End, Fresh, Job};
 use crate::record::Head;
 use crate::report::Event;
-use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
+use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient, RedirectOptions};
 use ipc::{Fault, FaultKind};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use types::{Body, Enhanced, Envelope, Octets, Outcome, Recipient, Route, Status};
+use types::{
+    Body, BodyType, Enhanced, Envelope, Notify, Octets, Outcome, Recipient, Route, Status,
+};
 
 /// How often a call is tried again before the message waits for its next attempt, and how long between, in milliseconds.
 const PAUSES: [u64; 3] = [200, 1000, 3000];
@@ -162,12 +164,44 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
     // Recipients whose success another host reports, and those that go round in circles.
     let mut redirected: HashMap<u16, Option<Status>> = HashMap::new();
     for follow_up in delivered.follow_ups {
-        let FollowUp::Redirect { index, to, prefix } = follow_up;
-        // What is tried again redirects again.
-        if !matches!(outcomes.get(&index), Some(Outcome::Done(_))) {
+        let index = follow_up.index();
+        // What is tried again redirects and answers again.
+        if !matches!(
+            outcomes.get(&index),
+            Some(Outcome::Done(_) | Outcome::Permanent(_))
+        ) {
             continue;
         }
-        match redirect(core, job, index, to, prefix).await {
+        let (to, prefix, content, options) = match follow_up {
+            FollowUp::Message {
+                sender,
+                to,
+                content,
+                ..
+            } => {
+                match answer(core, job, sender, to, content) {
+                    Ok(message) => fresh.extend(message),
+                    Err(status) => {
+                        tracing::warn!(id = %job.message.id, text = status.text, "an answer of a script is lost")
+                    }
+                }
+                continue;
+            }
+            FollowUp::Redirect {
+                to,
+                prefix,
+                content,
+                options,
+                ..
+            } => (to, prefix, content, options),
+        };
+        let redirection = Redirection {
+            to,
+            first: prefix,
+            content,
+            options,
+        };
+        match redirect(core, job, index, redirection).await {
             Ok(message) => {
                 fresh.extend(message);
                 redirected.entry(index).or_insert(None);
@@ -210,14 +244,97 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
     (ends, fresh)
 }
 
+/// Where a message goes on to, and as what.
+struct Redirection {
+    to: Vec<types::Address>,
+    /// Before the prefix that it has.
+    first: Octets,
+    /// What it became, if a script changed it: all of it.
+    content: Option<Octets>,
+    options: RedirectOptions,
+}
+
+/// A message that a script made: a message of the queue like any other, that nobody hears of if it fails.
+fn answer(
+    core: &Arc<Core>,
+    job: &Job,
+    sender: Option<types::Address>,
+    to: Vec<types::Address>,
+    content: Octets,
+) -> Result<Option<Fresh>, Status> {
+    if to.is_empty() {
+        return Ok(None);
+    }
+    let id = core.reserve(1).map_err(unavailable)?;
+    let wide = to.iter().any(|address| !address.to_string().is_ascii());
+    let notify = Notify {
+        success: false,
+        failure: false,
+        delay: false,
+        explicit: true,
+    };
+    let head = Head {
+        trace: job.message.head.trace,
+        arrived: now(),
+        origin: format!("written by the rules of a recipient of {}", job.message.id),
+        may_relay: true,
+        sign: true,
+        envelope: Envelope {
+            sender,
+            recipients: to
+                .into_iter()
+                .map(|address| Recipient {
+                    address,
+                    orcpt: None,
+                    notify,
+                    // deliverd finds out whether it is one of ours.
+                    route: Route::Local,
+                })
+                .collect(),
+            ret: None,
+            envid: None,
+            body: if content.is_ascii() {
+                BodyType::SevenBit
+            } else {
+                BodyType::EightBit
+            },
+            smtputf8: wide,
+            require_tls: false,
+        },
+        prefix_len: 0,
+        body_len: content.len() as u64,
+        spooled: false,
+    };
+    Ok(Some(Fresh {
+        id,
+        head,
+        prefix: Vec::new(),
+        body: content.0,
+    }))
+}
+
+fn unavailable(fault: Fault) -> Status {
+    Status {
+        code: 451,
+        enhanced: Enhanced(4, 3, 0),
+        text: fault.text,
+        host: None,
+    }
+}
+
 /// The same message to other addresses.
 async fn redirect(
     core: &Arc<Core>,
     job: &Job,
     index: u16,
-    to: Vec<types::Address>,
-    first: Octets,
+    redirection: Redirection,
 ) -> Result<Option<Fresh>, Status> {
+    let Redirection {
+        to,
+        first,
+        content: changed,
+        options,
+    } = redirection;
     let message = &job.message;
     let Some(original) = message.head.envelope.recipients.get(usize::from(index)) else {
         return Ok(None);
@@ -225,12 +342,6 @@ async fn redirect(
     if to.is_empty() {
         return Ok(None);
     }
-    let unavailable = |fault: Fault| Status {
-        code: 451,
-        enhanced: Enhanced(4, 3, 0),
-        text: fault.text,
-        host: None,
-    };
     let content = core.content(message).await.map_err(unavailable)?;
     let header = match &content.body {
         Some(body) => body.clone(),
@@ -252,8 +363,11 @@ async fn redirect(
     }
     let id = core.reserve(1).map_err(unavailable)?;
     let mut prefix = first.0;
-    prefix.extend_from_slice(&content.prefix);
-    if message.head.spooled {
+    let spooled = message.head.spooled && changed.is_none();
+    if changed.is_none() {
+        prefix.extend_from_slice(&content.prefix);
+    }
+    if spooled {
         core.spool
             .link(message.id, id)
             .map_err(|error| unavailable(Fault::new(FaultKind::Temporary, error.to_string())))?;
@@ -268,24 +382,38 @@ async fn redirect(
         origin: format!("redirected from {} for {}", message.id, original.address),
         // The alias is the site's own will.
         may_relay: true,
-        sign: false,
+        // What our own users sent stays theirs on this way; what came from elsewhere is not for us to sign.
+        sign: message.head.sign,
         envelope: Envelope {
             recipients: to
                 .into_iter()
                 .map(|address| Recipient {
                     address,
                     orcpt: orcpt.clone(),
-                    notify: original.notify,
-                    route: Route::Remote,
+                    notify: options.notify.unwrap_or(original.notify),
+                    route: if options.anywhere {
+                        Route::Local
+                    } else {
+                        Route::Remote
+                    },
                 })
                 .collect(),
+            sender: options
+                .sender
+                .or_else(|| message.head.envelope.sender.clone()),
+            ret: options.ret.or(message.head.envelope.ret),
             ..message.head.envelope.clone()
         },
         prefix_len: u32::try_from(prefix.len()).unwrap_or(u32::MAX),
-        body_len: message.head.body_len,
-        spooled: message.head.spooled,
+        body_len: changed
+            .as_ref()
+            .map_or(message.head.body_len, |changed| changed.len() as u64),
+        spooled,
     };
-    let body = content.body.clone().unwrap_or_default();
+    let body = match changed {
+        Some(changed) => changed.0,
+        None => content.body.clone().unwrap_or_default(),
+    };
     Ok(Some(Fresh {
         id,
         head,

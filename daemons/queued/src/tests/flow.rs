@@ -97,6 +97,8 @@ async fn other_hosts_need_a_right() {
     };
     let grant = |mac: &[u8], rights: Rights, expires: u64| Grant {
         account: AccountId(5),
+        name: "five@example.org".to_owned(),
+        groups: Vec::new(),
         rights,
         expires,
         quota_bytes: 0,

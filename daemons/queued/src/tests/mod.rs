@@ -134,6 +134,8 @@ impl Peers for Fakes {
             let redirect = self.redirects.lock().unwrap().get(&to).cloned();
             if let Some(targets) = redirect {
                 delivered.follow_ups.push(FollowUp::Redirect {
+                    content: None,
+                    options: Default::default(),
                     index: recipient.index,
                     to: targets,
                     prefix: format!("Delivered-To: {to}\r\n").into_bytes().into(),

@@ -169,6 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 let text = format!("{address} takes no mail at present");
                 self.reply(550, Some(Enhanced(5, 2, 1)), &text);
             }
+            Ok(Resolution::Refused(status)) => {
+                tracing::info!(%trace, client = %self.client(), %address, %status, "recipient refused");
+                self.reply(status.code, Some(status.enhanced), &status.text);
+            }
             Err(fault) => {
                 tracing::warn!(%trace, %address, %fault, "recipient not checked");
                 self.later();

@@ -133,6 +133,8 @@ fn success(data: Option<Vec<u8>>) -> AuthReply {
         login: Login {
             name: "jane@example.org".to_owned(),
             grant: Grant {
+                name: "a@example.org".to_owned(),
+                groups: Vec::new(),
                 account: AccountId(1),
                 rights: Rights::ALL,
                 expires: u64::MAX,
