@@ -1,7 +1,14 @@
 //! The command line: what can be typed. Each command's work stands in `command/`.
 
+mod transfer;
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+
+pub use transfer::{
+    Backup, Export, Format, Fsck, Import, Index, Into, Protection, Quoting, Restore, Schema,
+    Script, Verify,
+};
 
 /// Runs, administers and checks a Posthouse mail suite.
 #[derive(Parser, Debug)]
@@ -43,7 +50,7 @@ pub struct Cli {
 pub enum Command {
     /// Run one daemon in the foreground, as its unit does.
     Run {
-        /// keyd, authd, stored, deliverd, relayd, queued, smtpd or imapd.
+        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d or sieved.
         role: String,
     },
     /// Run all daemons in the foreground, without root, until Ctrl-C.
@@ -69,11 +76,37 @@ pub enum Command {
     /// DKIM keys.
     #[command(subcommand)]
     Dkim(Dkim),
+    /// The DNS records that domains need.
+    #[command(subcommand)]
+    Dns(Dns),
     /// The mail queue.
     #[command(subcommand)]
     Queue(Queue),
     /// Send a message: from options, or a whole one from standard input as sendmail does.
     Send(Send),
+    /// Sieve scripts of accounts.
+    #[command(subcommand)]
+    Script(Script),
+    /// Bring mail from elsewhere into an account.
+    #[command(subcommand)]
+    Import(Import),
+    /// Take mail out as files that other programs read.
+    #[command(subcommand)]
+    Export(Export),
+    /// Back up all accounts, mail and keys while the suite runs.
+    Backup(Backup),
+    /// Put a backup back on an empty machine.
+    Restore(Restore),
+    /// See whether a backup is complete and sound.
+    Verify(Verify),
+    /// Examine the mail store, and mend it.
+    Fsck(Fsck),
+    /// Versions of the databases' schemas, and the backup points from before they were changed.
+    #[command(subcommand)]
+    Schema(Schema),
+    /// The full-text index.
+    #[command(subcommand)]
+    Index(Index),
     /// How every daemon does.
     Status {
         /// Show what each daemon can reach, and try to break out of each.
@@ -180,10 +213,13 @@ pub enum Account {
     },
     /// Change an account; what is not given stays.
     Set(AccountFields),
-    /// Remove an account from the directory.
+    /// Remove an account from the directory. Its mail stays, unless --erase is given.
     Remove {
         /// Its name.
         name: String,
+        /// Erase its mail and scripts, too. Nothing brings them back.
+        #[arg(long)]
+        erase: bool,
     },
 }
 
@@ -286,6 +322,9 @@ pub struct GroupFields {
     /// Whether members may send as the group.
     #[arg(long)]
     pub send_as: Option<bool>,
+    /// Whether the group has mailboxes of its own, which its members share: its mail goes there, and not to each member.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub shared: Option<bool>,
 }
 
 /// Application passwords.
@@ -349,6 +388,7 @@ pub enum Block {
 #[derive(Subcommand, Debug)]
 pub enum Dkim {
     /// Make a key and print the DNS record to publish.
+    #[command(visible_alias = "add")]
     Create {
         /// The domain.
         domain: String,
@@ -358,11 +398,32 @@ pub enum Dkim {
         /// rsa or ed25519.
         #[arg(long, default_value = "rsa")]
         algorithm: String,
+        /// Do not sign with it yet: until `posthouse dkim activate`, when its record can be seen everywhere.
+        #[arg(long)]
+        prepared: bool,
     },
     /// The keys and their DNS records.
+    #[command(visible_alias = "list")]
     Show {
         /// The domain; all if not given.
         domain: Option<String>,
+    },
+    /// Sign with a key from now on.
+    Activate {
+        /// The domain.
+        domain: String,
+        /// The selector.
+        selector: String,
+        /// And no longer with the domain's other keys of the same algorithm.
+        #[arg(long)]
+        alone: bool,
+    },
+    /// Sign no longer with a key. Its record stays, for the mail that was signed with it, until it is removed.
+    Retire {
+        /// The domain.
+        domain: String,
+        /// The selector.
+        selector: String,
     },
     /// Remove a key.
     Remove {
@@ -370,6 +431,33 @@ pub enum Dkim {
         domain: String,
         /// The selector.
         selector: String,
+    },
+}
+
+/// DNS records.
+#[derive(Subcommand, Debug)]
+pub enum Dns {
+    /// Print every record that a domain needs, as lines for its zone file.
+    #[command(
+        after_help = "What the records say is set in the section [dns] of the configuration; DKIM keys and certificates are \
+        keyd's. Records of other zones, such as those of a mail exchanger elsewhere, stand at the end as comments."
+    )]
+    Show {
+        /// The domain.
+        domain: String,
+    },
+    /// Compare what is published with what is needed.
+    #[command(
+        after_help = "Of each record it says: present; note (published otherwise, which may well be meant: a stricter policy, \
+        another address for reports); missing; different; conflict (a second policy, for example); unknown (no answer). The \
+        exit status is 3 if anything but present and note was found."
+    )]
+    Check {
+        /// The domain.
+        domain: String,
+        /// The name server to ask, `192.0.2.1` or `192.0.2.1:53`; the system's if not given.
+        #[arg(long, value_name = "ADDRESS")]
+        resolver: Option<String>,
     },
 }
 

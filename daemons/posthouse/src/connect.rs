@@ -52,7 +52,8 @@ pub(crate) struct Suite {
     pub(crate) state_dir: PathBuf,
     /// Of this command.
     pub(crate) trace: TraceId,
-    run_dir: PathBuf,
+    /// `suite.run_dir`.
+    pub(crate) run_dir: PathBuf,
     clients: RefCell<HashMap<Role, Client>>,
 }
 
@@ -88,6 +89,22 @@ impl Suite {
             .map_err(|error| explain(role, error))
     }
 
+    /// Calls an operation that may take longer than others.
+    pub(crate) async fn call_within<O: Operation>(
+        &self,
+        role: Role,
+        request: &O,
+        limit: Duration,
+    ) -> Result<O::Reply, Failure> {
+        let client = self.client(role).await?;
+        let answer = client
+            .call_with(self.trace, request, Vec::new(), limit)
+            .await;
+        answer
+            .map(|(reply, _)| reply)
+            .map_err(|error| explain(role, error))
+    }
+
     /// Calls an operation whose reply brings a descriptor.
     pub(crate) async fn call_for_file<O: Operation>(
         &self,
@@ -105,7 +122,8 @@ impl Suite {
             .ok_or_else(|| Failure::new(format!("{role} gave no descriptor")))
     }
 
-    async fn client(&self, role: Role) -> Result<Client, Failure> {
+    /// A client of a daemon that is there.
+    pub(crate) async fn client(&self, role: Role) -> Result<Client, Failure> {
         let path = runtime::socket_path(&self.run_dir, role);
         // A tool says at once what a daemon would wait for.
         if let Err(error) = std::os::unix::net::UnixStream::connect(&path) {
@@ -139,7 +157,8 @@ impl Suite {
     }
 }
 
-fn explain(role: Role, error: CallError) -> Failure {
+/// Tells it as the operator needs it.
+pub(crate) fn explain(role: Role, error: CallError) -> Failure {
     match error.fault() {
         Some(fault) if matches!(fault.kind, FaultKind::Temporary | FaultKind::Internal) => {
             Failure::new(format!("{role}: {}", fault.text))

@@ -16,6 +16,14 @@ pub(crate) fn ask(account: &str) -> Result<String, Failure> {
     }
 }
 
+/// Asks once, for a password that somebody else knows already.
+pub(crate) fn once(prompt: &str) -> Result<String, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return first_line();
+    }
+    accept(hidden(prompt)?)
+}
+
 /// The first line of standard input.
 pub(crate) fn first_line() -> Result<String, Failure> {
     let mut line = String::new();

@@ -29,9 +29,28 @@ pub(crate) fn utc(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// Seconds since 1970 of a time in UTC. Howard Hinnant's days-from-civil.
+pub(crate) fn unix((year, month, day): (i64, i64, i64), seconds_of_day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era - 719_468) * 86_400 + seconds_of_day
+}
+
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::{unix, utc};
+
+    #[test]
+    fn civil_times_are_counted() {
+        assert_eq!(unix((1970, 1, 1), 0), 0);
+        assert_eq!(unix((2000, 2, 29), 0), 951_782_400);
+        assert_eq!(unix((2026, 9, 21), 51_200), 1_790_000_000);
+        assert_eq!(unix((1969, 12, 31), 86_399), -1);
+    }
 
     #[test]
     fn times_are_civil() {

@@ -8,8 +8,10 @@ use crate::password;
 use ipc::api::authd::{
     self, AccountList, AccountPut, AccountRemove, DomainList, NewPassword, PutMode,
 };
+use ipc::api::stored::AccountErase;
 use serde_json::{Value, json};
-use types::Role::Authd;
+use std::time::Duration;
+use types::Role::{Authd, Stored};
 use types::{AccountId, Rights};
 
 const COLUMNS: &[(&str, &str)] = &[
@@ -24,6 +26,8 @@ const COLUMNS: &[(&str, &str)] = &[
 
 /// What authd gives at most in one page.
 const PAGE: u32 = 200;
+/// Erasing a large account takes many transactions.
+const ERASING: Duration = Duration::from_secs(1800);
 
 pub(crate) async fn run(suite: &Suite, command: Account) -> Result<(), Failure> {
     match command {
@@ -34,18 +38,35 @@ pub(crate) async fn run(suite: &Suite, command: Account) -> Result<(), Failure> 
             output::one(suite.json, COLUMNS, &row(&find(suite, &name).await?));
             Ok(())
         }
-        Account::Remove { name } => {
-            suite
-                .call(Authd, &AccountRemove { name: name.clone() })
-                .await?;
-            output::done(
-                suite.json,
-                &format!("Removed {name}."),
-                &json!({ "removed": name }),
-            );
-            Ok(())
-        }
+        Account::Remove { name, erase } => remove(suite, name, erase).await,
     }
+}
+
+/// First from the directory, so that nobody can log in and no mail comes, then from the store.
+async fn remove(suite: &Suite, name: String, erase: bool) -> Result<(), Failure> {
+    let account = find(suite, &name).await?.id;
+    suite
+        .call(Authd, &AccountRemove { name: name.clone() })
+        .await?;
+    if erase {
+        let erased = suite
+            .call_within(Stored, &AccountErase { account }, ERASING)
+            .await;
+        erased.map_err(|failure| {
+            Failure::new(format!(
+                "{name} is removed from the directory, but its mail (account {account}) is not erased: {failure}; \
+                 `posthouse fsck` shows what is left"
+            ))
+        })?;
+    }
+    let text = if erase {
+        format!("Removed {name} and its mail.")
+    } else {
+        format!("Removed {name}; its mail (account {account}) stays in the store.")
+    };
+    let value = json!({ "removed": name, "id": account, "erased": erase });
+    output::done(suite.json, &text, &value);
+    Ok(())
 }
 
 async fn list(suite: &Suite, domain: Option<String>) -> Result<(), Failure> {
@@ -173,7 +194,8 @@ async fn put(
     Ok(())
 }
 
-async fn find(suite: &Suite, name: &str) -> Result<authd::Account, Failure> {
+/// The account of that name.
+pub(crate) async fn find(suite: &Suite, name: &str) -> Result<authd::Account, Failure> {
     let request = AccountList {
         name: Some(name.to_owned()),
         domain: None,

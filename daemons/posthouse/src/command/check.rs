@@ -3,6 +3,8 @@
 //! Looks at the configuration, the daemons, certificates, DNS records of each domain, the store, disk space and the
 //! permissions of the state directories. Prints one line a finding, each with what to do about it.
 
+use crate::command::check_parts;
+use crate::command::dns::Known;
 use crate::command::status::daemons;
 use crate::connect::{Place, Suite};
 use crate::failure::Failure;
@@ -11,11 +13,12 @@ use crate::time;
 use hickory_resolver::TokioResolver;
 use ipc::api::authd::DomainList;
 use ipc::api::control;
-use ipc::api::keyd::{DkimKeys, ListCertificates};
+use ipc::api::keyd::ListCertificates;
 use ipc::api::stored::StoreStatus;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt as _;
 use types::Role;
+use zone::Verdict;
 
 /// How a look ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,20 +28,21 @@ enum Grade {
     Error,
 }
 
-struct Findings {
+/// What was found so far.
+pub(crate) struct Findings {
     all: Vec<(Grade, &'static str, String)>,
 }
 
 impl Findings {
-    fn fine(&mut self, area: &'static str, text: impl Into<String>) {
+    pub(crate) fn fine(&mut self, area: &'static str, text: impl Into<String>) {
         self.all.push((Grade::Fine, area, text.into()));
     }
 
-    fn warn(&mut self, area: &'static str, text: impl Into<String>) {
+    pub(crate) fn warn(&mut self, area: &'static str, text: impl Into<String>) {
         self.all.push((Grade::Warning, area, text.into()));
     }
 
-    fn error(&mut self, area: &'static str, text: impl Into<String>) {
+    pub(crate) fn error(&mut self, area: &'static str, text: impl Into<String>) {
         self.all.push((Grade::Error, area, text.into()));
     }
 }
@@ -56,11 +60,16 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         state(&mut findings, &suite);
         running(&mut findings, &suite).await;
         certificates(&mut findings, &suite).await;
+        super::check_keys::signing(&mut findings, place, &suite).await;
         store(&mut findings, &suite).await;
+        crate::command::schema::check(&mut findings, place).await;
+        check_parts::databases(&mut findings, place).await;
+        check_parts::index(&mut findings, &suite).await;
+        check_parts::listeners(&mut findings, place, &suite).await;
         if offline {
             findings.warn("dns", "not looked at (--offline)");
         } else {
-            dns(&mut findings, &suite).await;
+            dns(&mut findings, &suite, place).await;
         }
     }
     report(&findings, json)
@@ -242,14 +251,12 @@ async fn store(findings: &mut Findings, suite: &Suite) {
     }
 }
 
-async fn dns(findings: &mut Findings, suite: &Suite) {
-    let resolver = match TokioResolver::builder_tokio().map(|builder| builder.build()) {
-        Ok(Ok(resolver)) => resolver,
-        Ok(Err(error)) | Err(error) => {
-            findings.error(
-                "dns",
-                format!("no resolver: {error}; look at /etc/resolv.conf"),
-            );
+/// What each domain needs in DNS is published. Without MX and DKIM mail goes astray; the rest is advice.
+async fn dns(findings: &mut Findings, suite: &Suite, place: &Place) {
+    let resolver = match super::dns::resolver_at(None) {
+        Ok(resolver) => resolver,
+        Err(failure) => {
+            findings.error("dns", format!("{failure}; look at /etc/resolv.conf"));
             return;
         }
     };
@@ -257,28 +264,55 @@ async fn dns(findings: &mut Findings, suite: &Suite) {
         return;
     };
     host(findings, &resolver, &suite.hostname).await;
+    let Ok(document) = place.document() else {
+        return;
+    };
     for domain in domains.iter().filter(|domain| domain.enabled) {
-        mx(findings, &resolver, &domain.name, &suite.hostname).await;
-        policy(
-            findings,
-            &resolver,
-            &domain.name,
-            &domain.name,
-            "v=spf1",
-            "SPF",
-        )
-        .await;
-        policy(
-            findings,
-            &resolver,
-            &domain.name,
-            &format!("_dmarc.{}", domain.name),
-            "v=DMARC1",
-            "DMARC",
-        )
-        .await;
-        dkim(findings, &resolver, suite, &domain.name).await;
+        let name = &domain.name;
+        match Known::gather(suite, &document, name).await {
+            Ok(known) => {
+                if !records(findings, &known, &resolver, name).await {
+                    let text = "no name server answers: further domains are not looked at";
+                    findings.error("dns", text);
+                    return;
+                }
+            }
+            Err(failure) => findings.error("dns", format!("{name}: {failure}")),
+        }
     }
+}
+
+/// Whether anything was answered.
+async fn records(
+    findings: &mut Findings,
+    known: &Known,
+    resolver: &TokioResolver,
+    domain: &str,
+) -> bool {
+    let mut well = 0;
+    let judged = known.judge(resolver).await;
+    let answered = judged.is_empty() || judged.iter().any(|one| one.verdict != Verdict::Unknown);
+    for found in judged {
+        let (name, kind, word) = (&found.name, found.kind, found.verdict.word());
+        let why = match found.text.as_str() {
+            "" => String::new(),
+            text => format!(": {text}"),
+        };
+        let text = format!("{name} {kind} ({}) is {word}{why}", found.purpose);
+        match found.verdict {
+            Verdict::Present => well += 1,
+            Verdict::Note => findings.fine("dns", format!("{name} {kind} is not ours{why}")),
+            _ if matches!(found.purpose, "mail exchangers" | "DKIM") => {
+                findings.error("dns", format!("{text}; see `posthouse dns check {domain}`"));
+            }
+            _ => findings.warn("dns", format!("{text}; see `posthouse dns check {domain}`")),
+        }
+    }
+    findings.fine(
+        "dns",
+        format!("{domain}: {well} records are published as needed"),
+    );
+    answered
 }
 
 /// The host name has addresses, as others demand of an MX and of an EHLO name.
@@ -295,116 +329,5 @@ async fn host(findings: &mut Findings, resolver: &TokioResolver, hostname: &str)
             "dns",
             format!("{hostname} (suite.hostname) has no address: {error}"),
         ),
-    }
-}
-
-async fn mx(findings: &mut Findings, resolver: &TokioResolver, domain: &str, hostname: &str) {
-    let found = match resolver.mx_lookup(format!("{domain}.")).await {
-        Ok(found) => found,
-        Err(error) => {
-            findings.error(
-                "dns",
-                format!(
-                    "{domain} has no MX record: publish `{domain}. MX 10 {hostname}.` ({error})"
-                ),
-            );
-            return;
-        }
-    };
-    let text = found
-        .answers()
-        .iter()
-        .map(|record| record.data.to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    if text
-        .to_ascii_lowercase()
-        .contains(&hostname.to_ascii_lowercase())
-    {
-        findings.fine("dns", format!("{domain} MX {text}"));
-    } else {
-        findings.warn("dns", format!("{domain} MX {text}: none is {hostname}"));
-    }
-}
-
-async fn texts(resolver: &TokioResolver, name: &str) -> Vec<String> {
-    match resolver.txt_lookup(format!("{name}.")).await {
-        Ok(found) => found
-            .answers()
-            .iter()
-            .map(|record| record.data.to_string())
-            .collect(),
-        Err(_) => Vec::new(),
-    }
-}
-
-async fn policy(
-    findings: &mut Findings,
-    resolver: &TokioResolver,
-    domain: &str,
-    name: &str,
-    tag: &str,
-    what: &str,
-) {
-    let found = texts(resolver, name).await;
-    match found
-        .iter()
-        .filter(|text| text.trim_matches('"').starts_with(tag))
-        .count()
-    {
-        0 => findings.warn(
-            "dns",
-            format!("{domain} has no {what} record ({tag} at {name})"),
-        ),
-        1 => findings.fine("dns", format!("{domain} has a {what} record")),
-        more => findings.error(
-            "dns",
-            format!("{domain} has {more} {what} records at {name}: only one may be there"),
-        ),
-    }
-}
-
-/// Each key of keyd is published as it is.
-async fn dkim(findings: &mut Findings, resolver: &TokioResolver, suite: &Suite, domain: &str) {
-    let Ok(keys) = suite
-        .call(
-            Role::Keyd,
-            &DkimKeys {
-                domain: domain.to_owned(),
-            },
-        )
-        .await
-    else {
-        return;
-    };
-    if keys.is_empty() {
-        let text =
-            format!("{domain} has no DKIM key: `posthouse dkim create {domain} --selector ...`");
-        findings.warn("dns", text);
-    }
-    let public = |record: &str| {
-        let bare: String = record
-            .chars()
-            .filter(|c| !c.is_whitespace() && *c != '"')
-            .collect();
-        bare.split(';')
-            .find_map(|tag| tag.strip_prefix("p=").map(str::to_owned))
-    };
-    for key in keys {
-        let name = format!("{}._domainkey.{domain}", key.selector);
-        let found = texts(resolver, &name).await;
-        if found.iter().any(|text| public(text) == public(&key.record)) {
-            findings.fine("dns", format!("{name} is published"));
-        } else if found.is_empty() {
-            findings.error(
-                "dns",
-                format!("{name} is not published: `posthouse dkim show {domain}`"),
-            );
-        } else {
-            findings.error(
-                "dns",
-                format!("{name} is published with another key: `posthouse dkim show {domain}`"),
-            );
-        }
     }
 }

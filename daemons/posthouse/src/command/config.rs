@@ -28,7 +28,7 @@ pub(crate) fn check(place: &Place) -> Result<(), Failure> {
 
 fn sections(document: &Document) -> Result<(), runtime::Failure> {
     let suite = document.suite()?;
-    let mut known = vec!["suite", "store", "blob"];
+    let mut known = vec!["suite", "store", "blob", "dns"];
     macro_rules! daemons {
         ($($daemon:ident)*) => {$(
             known.push(stringify!($daemon));
@@ -41,9 +41,13 @@ fn sections(document: &Document) -> Result<(), runtime::Failure> {
             $daemon::needs(&config, &setting)?;
         )*};
     }
-    daemons!(keyd authd stored deliverd relayd queued smtpd imapd);
+    daemons!(keyd authd stored deliverd relayd queued smtpd indexd imapd pop3d sieved);
     document.section::<store::Config>("store")?;
     document.section::<blob::Config>("blob")?;
+    document
+        .section::<zone::Config>("dns")?
+        .validate()
+        .map_err(runtime::Failure::new)?;
     document.only(&known)
 }
 
@@ -107,6 +111,7 @@ mod tests {
         add("suite", toml::Table::try_from(runtime::Suite::default()));
         add("store", toml::Table::try_from(store::Config::default()));
         add("blob", toml::Table::try_from(blob::Config::default()));
+        add("dns", toml::Table::try_from(zone::Config::default()));
         add("keyd", toml::Table::try_from(keyd::Config::default()));
         add("authd", toml::Table::try_from(authd::Config::default()));
         add("stored", toml::Table::try_from(stored::Config::default()));
@@ -117,7 +122,10 @@ mod tests {
         add("relayd", toml::Table::try_from(relayd::Config::default()));
         add("queued", toml::Table::try_from(queued::Config::default()));
         add("smtpd", toml::Table::try_from(smtpd::Config::default()));
+        add("indexd", toml::Table::try_from(indexd::Config::default()));
         add("imapd", toml::Table::try_from(imapd::Config::default()));
+        add("pop3d", toml::Table::try_from(pop3d::Config::default()));
+        add("sieved", toml::Table::try_from(sieved::Config::default()));
         table
     }
 

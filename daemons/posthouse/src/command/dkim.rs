@@ -4,7 +4,9 @@ use crate::cli::Dkim;
 use crate::connect::Suite;
 use crate::failure::Failure;
 use crate::output;
-use ipc::api::keyd::{DkimAlgorithm, DkimCreate, DkimKey, DkimKeys, DkimRemove};
+use ipc::api::keyd::{
+    DkimAlgorithm, DkimCreate, DkimKey, DkimKeys, DkimMark, DkimRemove, DkimState,
+};
 use serde_json::{Value, json};
 use types::Role::Keyd;
 
@@ -12,6 +14,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("domain", "DOMAIN"),
     ("selector", "SELECTOR"),
     ("algorithm", "ALGORITHM"),
+    ("state", "STATE"),
     ("name", "TXT RECORD AT"),
 ];
 
@@ -21,6 +24,7 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
             domain,
             selector,
             algorithm,
+            prepared,
         } => {
             let algorithm = match algorithm.as_str() {
                 "rsa" => DkimAlgorithm::Rsa2048,
@@ -38,6 +42,11 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
                         domain,
                         selector,
                         algorithm,
+                        state: if prepared {
+                            DkimState::Prepared
+                        } else {
+                            DkimState::Active
+                        },
                     },
                 )
                 .await?;
@@ -62,6 +71,18 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
                 keys.iter().for_each(|key| output::say(&zone_line(key)));
             }
         }
+        Dkim::Activate {
+            domain,
+            selector,
+            alone,
+        } => activate(suite, &domain, &selector, alone).await?,
+        Dkim::Retire { domain, selector } => {
+            let key = mark(suite, &domain, &selector, DkimState::Retired).await?;
+            let text = format!(
+                "No mail is signed with {selector} of {domain} any more, within relayd.dkim_keys_cache seconds."
+            );
+            output::done(suite.json, &text, &row(&key));
+        }
         Dkim::Remove { domain, selector } => {
             let request = DkimRemove {
                 domain: domain.clone(),
@@ -76,6 +97,39 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
             );
         }
     }
+    Ok(())
+}
+
+async fn mark(
+    suite: &Suite,
+    domain: &str,
+    selector: &str,
+    state: DkimState,
+) -> Result<DkimKey, Failure> {
+    let request = DkimMark {
+        domain: domain.to_owned(),
+        selector: selector.to_owned(),
+        state,
+    };
+    suite.call(Keyd, &request).await
+}
+
+async fn activate(suite: &Suite, domain: &str, selector: &str, alone: bool) -> Result<(), Failure> {
+    let key = mark(suite, domain, selector, DkimState::Active).await?;
+    let mut text = format!("Mail of {domain} is signed with {selector} from now on.");
+    if alone {
+        let request = DkimKeys {
+            domain: key.domain.clone(),
+        };
+        for other in suite.call(Keyd, &request).await? {
+            let same = other.algorithm == key.algorithm && other.state == DkimState::Active;
+            if same && other.selector != key.selector {
+                mark(suite, &other.domain, &other.selector, DkimState::Retired).await?;
+                text.push_str(&format!(" Retired {}.", other.selector));
+            }
+        }
+    }
+    output::done(suite.json, &text, &row(&key));
     Ok(())
 }
 
@@ -101,6 +155,11 @@ fn row(key: &DkimKey) -> Value {
         "algorithm": match key.algorithm {
             DkimAlgorithm::Rsa2048 => "rsa-sha256",
             DkimAlgorithm::Ed25519 => "ed25519-sha256",
+        },
+        "state": match key.state {
+            DkimState::Prepared => "prepared",
+            DkimState::Active => "active",
+            DkimState::Retired => "retired",
         },
         "name": format!("{}._domainkey.{}", key.selector, key.domain),
         "record": key.record,

@@ -13,6 +13,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("description", "FOR"),
     ("members", "MEMBERS"),
     ("send_as", "MAY SEND AS"),
+    ("shared", "SHARED"),
 ];
 const PAGE: u32 = 200;
 
@@ -24,6 +25,8 @@ pub(crate) async fn run(suite: &Suite, command: Group) -> Result<(), Failure> {
                 description: fields.description.unwrap_or_default(),
                 members: fields.members,
                 send_as: fields.send_as.unwrap_or(false),
+                shared: fields.shared.unwrap_or(false),
+                id: types::AccountId(0),
             };
             put(suite, PutMode::Create, group, "Added").await
         }
@@ -62,6 +65,9 @@ async fn set(suite: &Suite, fields: GroupFields) -> Result<(), Failure> {
     }
     if let Some(send_as) = fields.send_as {
         group.send_as = send_as;
+    }
+    if let Some(shared) = fields.shared {
+        group.shared = shared;
     }
     put(suite, PutMode::Update, group, "Changed").await
 }
@@ -127,5 +133,6 @@ fn row(group: &authd::Group) -> Value {
         "description": group.description,
         "members": group.members,
         "send_as": group.send_as,
+        "shared": group.shared,
     })
 }

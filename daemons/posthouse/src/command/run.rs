@@ -22,6 +22,9 @@ pub(crate) fn run(place: &Place, role: &str) -> Result<ExitCode, Failure> {
         Role::Relayd => runtime::run_role(role, path, relayd::needs, relayd::run),
         Role::Queued => runtime::run_role(role, path, queued::needs, queued::run),
         Role::Smtpd => runtime::run_role(role, path, smtpd::needs, smtpd::run),
+        Role::Indexd => runtime::run_role(role, path, indexd::needs, indexd::run),
+        Role::Pop3d => runtime::run_role(role, path, pop3d::needs, pop3d::run),
+        Role::Sieved => runtime::run_role(role, path, sieved::needs, sieved::run),
         Role::Imapd => runtime::run_role(role, path, imapd::needs, imapd::run),
         Role::Posthouse => return Err(Failure::new("posthouse is the tool itself; name a daemon")),
     })

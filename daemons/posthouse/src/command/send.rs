@@ -70,6 +70,7 @@ pub(crate) async fn submit(
                 return Err(Failure::new(format!("{address} does not exist here")));
             }
             Resolution::Disabled => return Err(Failure::new(format!("{address} is disabled"))),
+            Resolution::Refused(status) => return Err(Failure::new(status.text)),
         };
         recipients.push(Recipient {
             address,

@@ -1,0 +1,178 @@
+//! What `posthouse check` looks at beside the daemons themselves: databases, listeners, the index, scripts.
+
+use super::check::Findings;
+use crate::connect::{Place, Suite};
+use crate::mailstore::MailStore;
+use ipc::api::control;
+use ipc::api::indexd::IndexStatus;
+use std::net::SocketAddr;
+use std::time::Duration;
+use types::Role;
+
+/// A listener that takes longer is not there.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// The full-text index follows the store.
+pub(crate) async fn index(findings: &mut Findings, suite: &Suite) {
+    // Whether indexd runs at all is said elsewhere.
+    let Ok(figures) = suite.call(Role::Indexd, &IndexStatus).await else {
+        return;
+    };
+    if !figures.trouble.is_empty() {
+        let text = format!(
+            "{}: searches read the mail itself meanwhile",
+            figures.trouble
+        );
+        findings.error("index", text);
+    } else if figures.missing > 0 && figures.rebuild.is_none() {
+        findings.warn(
+            "index",
+            format!(
+                "{} of {} messages are not in it yet; if that does not fall: `posthouse index rebuild`",
+                figures.missing,
+                figures.documents.saturating_add(figures.missing)
+            ),
+        );
+    } else {
+        findings.fine("index", format!("{} messages", figures.documents));
+    }
+}
+
+/// A server that acknowledges what is not on its disk breaks the promise of 250.
+pub(crate) async fn databases(findings: &mut Findings, place: &Place) {
+    let Ok(store) = MailStore::of(place) else {
+        return;
+    };
+    let options = sql::Options::reader();
+    let opened = [
+        ("store", store.tables(&options).await),
+        ("directory", store.directory(&options).await),
+    ];
+    for (area, db) in opened {
+        let Ok(db) = db else { continue };
+        let (text, bad): (&str, &[&str]) = match db.dialect() {
+            sql::Dialect::Sqlite => continue,
+            sql::Dialect::Postgres => ("SELECT current_setting('synchronous_commit')", &["off"]),
+            sql::Dialect::MySql => (
+                "SELECT CAST(@@innodb_flush_log_at_trx_commit AS CHAR)",
+                &["0", "2"],
+            ),
+        };
+        match db.fetch_optional(text, Vec::new()).await {
+            Ok(Some(row)) => {
+                let value = row.text(0).unwrap_or_default().to_owned();
+                if bad.contains(&value.as_str()) {
+                    findings.error(area, durability(db.dialect(), &value));
+                } else {
+                    findings.fine(area, format!("{} commits durably", db.dialect().name()));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => findings.error(area, format!("the database: {error}")),
+        }
+        db.close().await;
+    }
+}
+
+fn durability(dialect: sql::Dialect, value: &str) -> String {
+    let setting = match dialect {
+        sql::Dialect::MySql => "innodb_flush_log_at_trx_commit",
+        _ => "synchronous_commit",
+    };
+    format!(
+        "{setting} is {value}: the server acknowledges what a power cut takes away, and mail that was accepted is lost; \
+         set it to {}",
+        if dialect == sql::Dialect::MySql {
+            "1"
+        } else {
+            "on"
+        }
+    )
+}
+
+/// Every listener that is configured is open, and every one that is open answers.
+pub(crate) async fn listeners(findings: &mut Findings, place: &Place, suite: &Suite) {
+    let Ok(document) = place.document() else {
+        return;
+    };
+    let mut configured: Vec<(Role, String)> = Vec::new();
+    macro_rules! of {
+        ($($role:ident $daemon:ident),*) => {$(
+            if let Ok(config) = document.section::<$daemon::Config>(Role::$role.name()) {
+                configured.extend(config.listener.into_iter().map(|one| (Role::$role, one.name)));
+            }
+        )*};
+    }
+    of!(Smtpd smtpd, Imapd imapd, Pop3d pop3d, Sieved sieved);
+    let (mut count, mut bad) = (0, 0);
+    for role in [Role::Smtpd, Role::Imapd, Role::Pop3d, Role::Sieved] {
+        // A daemon that is away is said elsewhere.
+        let Ok(status) = suite.call(role, &control::Status).await else {
+            continue;
+        };
+        let missing = configured.iter().filter(|(of, name)| {
+            *of == role && !status.listeners.iter().any(|(open, _)| open == name)
+        });
+        for (_, name) in missing {
+            bad += 1;
+            let text = format!("{role} has no listener {name}, which is configured: restart it");
+            findings.error("listeners", text);
+        }
+        for (name, address) in &status.listeners {
+            count += 1;
+            if let Some(why) = silent(address).await {
+                bad += 1;
+                findings.error(
+                    "listeners",
+                    format!(
+                        "{role} does not answer at {address} ({name}): {why}; its log says more"
+                    ),
+                );
+            }
+        }
+    }
+    if bad == 0 {
+        findings.fine("listeners", format!("all {count} answer"));
+    }
+}
+
+/// Why an address cannot be connected to, if so.
+async fn silent(address: &str) -> Option<String> {
+    let to = reachable(address)?;
+    match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(to)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("no answer".to_owned()),
+    }
+}
+
+/// Where a listener can be reached from this machine.
+fn reachable(address: &str) -> Option<SocketAddr> {
+    let mut address: SocketAddr = address.parse().ok()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_address_is_tried_on_loopback() {
+        assert_eq!(reachable("0.0.0.0:25"), "127.0.0.1:25".parse().ok());
+        assert_eq!(reachable("[::]:25"), "[::1]:25".parse().ok());
+        assert_eq!(reachable("192.0.2.1:25"), "192.0.2.1:25".parse().ok());
+        assert_eq!(reachable("mx"), None);
+    }
+
+    #[test]
+    fn the_advice_names_the_setting() {
+        assert!(durability(sql::Dialect::Postgres, "off").contains("synchronous_commit is off"));
+        assert!(durability(sql::Dialect::MySql, "2").ends_with("set it to 1"));
+    }
+}

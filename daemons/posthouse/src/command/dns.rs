@@ -1,0 +1,354 @@
+//! `posthouse dns`: the records that a domain needs, and whether they are published.
+
+use crate::cli::Dns;
+use crate::connect::{Place, Suite};
+use crate::failure::Failure;
+use crate::output;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use ipc::api::keyd::{DkimKeys, ListCertificates};
+use runtime::Document;
+use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use types::Role::Keyd;
+use zone::{
+    CertificateKey, Data, DkimText, Finding, Kind, Protocol, Published, Record, Service, Site,
+};
+
+/// How long a name server has for an answer; each question is asked twice.
+const ANSWER: Duration = Duration::from_secs(4);
+/// Questions that are asked together.
+const AT_ONCE: usize = 32;
+
+pub(crate) async fn run(suite: &Suite, place: &Place, command: Dns) -> Result<(), Failure> {
+    match command {
+        Dns::Show { domain } => {
+            let known = Known::gather(suite, &place.document()?, &domain).await?;
+            let records = zone::needed(&known.site());
+            if suite.json {
+                let rows = records.iter().map(|record| row(record, &known.domain));
+                output::print(&Value::Array(rows.collect()));
+            } else {
+                output::say(zone::zone_file(&known.domain, &records).trim_end());
+            }
+            Ok(())
+        }
+        Dns::Check { domain, resolver } => {
+            let known = Known::gather(suite, &place.document()?, &domain).await?;
+            let resolver = resolver_at(resolver.as_deref())?;
+            report(&known.judge(&resolver).await, suite.json, &known.domain)
+        }
+    }
+}
+
+/// What is known of a domain without DNS.
+pub(crate) struct Known {
+    domain: String,
+    host: String,
+    config: zone::Config,
+    services: Vec<Service>,
+    dkim: Vec<DkimText>,
+    certificates: Vec<CertificateKey>,
+}
+
+impl Known {
+    /// Asks the configuration and keyd.
+    pub(crate) async fn gather(
+        suite: &Suite,
+        document: &Document,
+        domain: &str,
+    ) -> Result<Self, Failure> {
+        let domain = types::Address::domain_of(domain)
+            .map_err(|error| Failure::new(format!("{domain}: {error}")))?;
+        let told = |error: runtime::Failure| Failure::new(error.to_string());
+        let config: zone::Config = document.section("dns").map_err(told)?;
+        config.validate().map_err(Failure::new)?;
+        let request = DkimKeys {
+            domain: domain.clone(),
+        };
+        let keys = suite.call(Keyd, &request).await?;
+        let certificates = suite.call(Keyd, &ListCertificates).await?;
+        Ok(Self {
+            host: suite.hostname.to_ascii_lowercase(),
+            config: config.of(&domain),
+            services: services(document).map_err(told)?,
+            dkim: keys
+                .into_iter()
+                .map(|key| DkimText {
+                    selector: key.selector,
+                    record: key.record,
+                })
+                .collect(),
+            certificates: certificates
+                .into_iter()
+                .filter_map(|certificate| {
+                    Some(CertificateKey {
+                        digest: zone::key_digest(&certificate.chain.first()?.0)?,
+                        names: certificate.names,
+                    })
+                })
+                .collect(),
+            domain,
+        })
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site {
+            domain: &self.domain,
+            host: &self.host,
+            config: &self.config,
+            services: &self.services,
+            dkim: &self.dkim,
+            certificates: &self.certificates,
+        }
+    }
+
+    /// Compares with what is published.
+    pub(crate) async fn judge(&self, resolver: &TokioResolver) -> Vec<Finding> {
+        let site = self.site();
+        let records = zone::needed(&site);
+        let questions: Vec<(String, Kind)> = zone::questions(&records).into_iter().collect();
+        let mut published = Published::new();
+        for some in questions.chunks(AT_ONCE) {
+            let asked = some.iter().map(|(name, kind)| ask(resolver, name, *kind));
+            let answers = futures_util::future::join_all(asked).await;
+            published.extend(some.iter().cloned().zip(answers));
+        }
+        zone::compare(&site, &records, &published)
+    }
+}
+
+/// What the configured listeners offer to mail programs. One on a usual port, and one that others can reach, comes first.
+fn services(document: &Document) -> Result<Vec<Service>, runtime::Failure> {
+    use access::TlsMode;
+    let smtpd: smtpd::Config = document.section("smtpd")?;
+    let imapd: imapd::Config = document.section("imapd")?;
+    let pop3d: pop3d::Config = document.section("pop3d")?;
+    let sieved: sieved::Config = document.section("sieved")?;
+    let mut found: Vec<(Protocol, &str)> = Vec::new();
+    for listener in &smtpd.listener {
+        let protocol = match (listener.role, listener.tls) {
+            (smtpd::ListenerRole::Submission, smtpd::TlsMode::Implicit) => Protocol::Submissions,
+            (smtpd::ListenerRole::Submission, smtpd::TlsMode::Starttls) => Protocol::Submission,
+            _ => continue,
+        };
+        found.push((protocol, &listener.address));
+    }
+    let add = |listeners: &[access::ListenerConfig], implicit, starttls| {
+        let list = listeners.iter().filter_map(|listener| {
+            let protocol = match listener.tls {
+                TlsMode::Implicit => implicit,
+                TlsMode::Starttls => starttls,
+                TlsMode::None => None,
+            };
+            Some((protocol?, port(&listener.address)?))
+        });
+        list.collect::<Vec<(Protocol, (bool, u16))>>()
+    };
+    let mut all: Vec<(Protocol, (bool, u16))> = Vec::new();
+    all.extend(add(
+        &imapd.listener,
+        Some(Protocol::Imaps),
+        Some(Protocol::Imap),
+    ));
+    all.extend(add(
+        &pop3d.listener,
+        Some(Protocol::Pop3s),
+        Some(Protocol::Pop3),
+    ));
+    all.extend(add(&sieved.listener, None, Some(Protocol::Sieve)));
+    all.extend(
+        found
+            .into_iter()
+            .filter_map(|(protocol, address)| Some((protocol, port(address)?))),
+    );
+    all.sort_by_key(|(protocol, (local, port))| (*protocol, *local, *port != protocol.port()));
+    all.dedup_by_key(|(protocol, _)| *protocol);
+    Ok(all
+        .into_iter()
+        .map(|(protocol, (_, port))| Service { protocol, port })
+        .collect())
+}
+
+/// Whether only this host can reach the listener, and its port.
+fn port(address: &str) -> Option<(bool, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let host: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    Some((host.is_some_and(|host| host.is_loopback()), port))
+}
+
+/// The system's resolver, or another one: `192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`.
+pub(crate) fn resolver_at(server: Option<&str>) -> Result<TokioResolver, Failure> {
+    let told = |error: &dyn std::fmt::Display| Failure::new(format!("no resolver: {error}"));
+    let mut builder = match server {
+        None => TokioResolver::builder_tokio().map_err(|error| told(&error))?,
+        Some(text) => {
+            let server = text
+                .parse::<SocketAddr>()
+                .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
+                .map_err(|_| {
+                    Failure::new(format!(
+                        "{text:?} is no address of a name server, as 192.0.2.1:53"
+                    ))
+                })?;
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut one| {
+                one.port = server.port();
+                one
+            });
+            let servers = vec![NameServerConfig::new(
+                server.ip(),
+                true,
+                connections.to_vec(),
+            )];
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        }
+    };
+    let options = builder.options_mut();
+    options.timeout = ANSWER;
+    options.attempts = 1;
+    // What was published a moment ago is to be seen.
+    options.cache_size = 0;
+    builder.build().map_err(|error| told(&error))
+}
+
+async fn ask(resolver: &TokioResolver, name: &str, kind: Kind) -> Result<Vec<Data>, String> {
+    let asked = match kind {
+        Kind::A => RecordType::A,
+        Kind::Aaaa => RecordType::AAAA,
+        Kind::Cname => RecordType::CNAME,
+        Kind::Mx => RecordType::MX,
+        Kind::Txt => RecordType::TXT,
+        Kind::Srv => RecordType::SRV,
+        Kind::Tlsa => RecordType::TLSA,
+        Kind::Caa => RecordType::CAA,
+    };
+    match resolver.lookup(format!("{name}."), asked).await {
+        Ok(answer) => Ok(answer
+            .answers()
+            .iter()
+            .filter_map(|record| data(&record.data))
+            .filter(|data| data.kind() == kind)
+            .collect()),
+        Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn data(found: &RData) -> Option<Data> {
+    let plain = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
+    Some(match found {
+        RData::A(address) => Data::A(address.0),
+        RData::AAAA(address) => Data::Aaaa(address.0),
+        RData::CNAME(name) => Data::Cname(plain(name.0.to_ascii())),
+        RData::MX(mx) => Data::Mx(mx.preference, plain(mx.exchange.to_ascii())),
+        RData::TXT(text) => {
+            let octets: Vec<u8> = text
+                .txt_data
+                .iter()
+                .flat_map(|part| part.iter().copied())
+                .collect();
+            Data::Txt(String::from_utf8_lossy(&octets).into_owned())
+        }
+        RData::SRV(srv) => Data::Srv {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            target: plain(srv.target.to_ascii()),
+        },
+        RData::TLSA(tlsa) => Data::Tlsa {
+            usage: tlsa.cert_usage.into(),
+            selector: tlsa.selector.into(),
+            matching: tlsa.matching.into(),
+            digest: tlsa.cert_data.clone(),
+        },
+        RData::CAA(caa) => Data::Caa {
+            flags: caa.flags(),
+            tag: caa.tag.clone(),
+            value: String::from_utf8_lossy(&caa.value).into_owned(),
+        },
+        _ => return None,
+    })
+}
+
+fn row(record: &Record, domain: &str) -> Value {
+    json!({
+        "name": record.name,
+        "ttl": record.ttl,
+        "type": record.data.kind().to_string(),
+        "data": record.data.to_string(),
+        "purpose": record.purpose,
+        "in_zone": record.is_in(domain),
+    })
+}
+
+fn report(findings: &[Finding], json: bool, domain: &str) -> Result<(), Failure> {
+    let rows: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "verdict": finding.verdict.word(),
+                "name": finding.name,
+                "type": finding.kind.to_string(),
+                "purpose": finding.purpose,
+                "needed": finding.needed,
+                "published": finding.published,
+                "text": finding.text,
+            })
+        })
+        .collect();
+    if json {
+        output::print(&Value::Array(rows));
+    } else {
+        let columns = [
+            ("verdict", "VERDICT"),
+            ("name", "NAME"),
+            ("type", "TYPE"),
+            ("purpose", "FOR"),
+            ("text", "WHY"),
+        ];
+        output::list(false, &columns, &rows);
+        for finding in findings
+            .iter()
+            .filter(|one| one.verdict != zone::Verdict::Present)
+        {
+            output::say("");
+            output::say(&format!(
+                "{}: {} {}",
+                finding.verdict.word(),
+                finding.name,
+                finding.kind
+            ));
+            if let Some(needed) = &finding.needed {
+                output::say(&format!("  needed     {needed}"));
+            }
+            for one in &finding.published {
+                // Control characters are numbers in it: it is written as in a zone file.
+                output::say(&format!("  published  {one}"));
+            }
+        }
+    }
+    match findings.iter().filter(|one| one.verdict.is_fault()).count() {
+        0 => Ok(()),
+        count => Err(Failure::check(format!(
+            "{count} records of {domain} are not as they should be; `posthouse dns show {domain}` prints them"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_from_listeners() {
+        assert_eq!(port("[::]:993"), Some((false, 993)));
+        assert_eq!(port("127.0.0.1:1143"), Some((true, 1143)));
+        assert_eq!(port("[::1]:1143"), Some((true, 1143)));
+        assert_eq!(port("unix:/run/x"), None);
+    }
+}
