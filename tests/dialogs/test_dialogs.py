@@ -3,13 +3,14 @@
 A dialog is a text file that any postmaster can write:
 
     # What it shows, with the RFC section. Comments begin with #.
-    # listener: submission          where it connects (default: mx below smtp/, imaps below imap/)
+    # listener: submission          where it connects (default: mx below smtp/, imaps below imap/, else the folder's)
     # mail: 3                       messages that lie in {user}'s INBOX before it begins
     C: EHLO client.example.net      is sent with CRLF, unless it ends in \\n or \\c (send nothing more)
     S: 250-*                        the next line must match; * stands for anything, <name> keeps a word as {name}
     S+: 250 *                       lines are read until one matches
     TLS                             the TLS handshake
     RECONNECT [listener]            a new connection
+    SECOND, FIRST                   another connection beside the first, and back to it
     CLOSED                          the server closes, and says nothing more
 
 Escapes in C: lines: \\r \\n \\t \\0 \\\\ \\xHH \\c. Variables: {user} {password} {domain} {plain} (an initial response for AUTH PLAIN),
@@ -28,7 +29,7 @@ from suite import PASSWORD, anybody
 
 HERE = Path(__file__).parent
 DIALOGS = sorted(HERE.rglob("*.dialog"))
-IMPLICIT = {"submissions", "imaps"}
+IMPLICIT = {"submissions", "imaps", "pop3s"}
 
 
 class Dialog:
@@ -45,6 +46,15 @@ class Dialog:
         self.buffer = b""
         if listener in IMPLICIT:
             self.tls()
+
+    def second(self):
+        self.first = self.stream, self.buffer
+        self.stream = None
+        self.connect(self.listener)
+
+    def back(self):
+        self.stream.close()
+        self.stream, self.buffer = self.first
 
     def tls(self):
         # What came in clear text behind the go-ahead must not count.
@@ -123,7 +133,8 @@ def test_dialog(shared, file):
     for number in range(int(header(text, "mail", "0"))):
         shared.send(user, subject=f"letter {number + 1}")
         shared.wait_messages(user, number + 1)
-    listener = header(text, "listener", "imaps" if file.parent.name == "imap" else "mx")
+    usual = {"imap": "imaps", "sieve": "sieve", "pop3": "pop3"}.get(file.parent.name, "mx")
+    listener = header(text, "listener", usual)
     plain = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
     dialog = Dialog(shared, listener, {"user": user, "other": other, "password": PASSWORD, "domain": "example.test", "plain": plain})
     for number, line in enumerate(text.splitlines(), 1):
@@ -147,6 +158,10 @@ def test_dialog(shared, file):
                 dialog.tls()
             elif verb == "RECONNECT":
                 dialog.connect(rest.strip() or dialog.listener)
+            elif verb == "SECOND":
+                dialog.second()
+            elif verb == "FIRST":
+                dialog.back()
             elif verb == "CLOSED":
                 dialog.closed()
             else:

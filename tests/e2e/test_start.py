@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 
-from suite import Suite, program, wait_for
+from suite import ROLES, Suite, program, wait_for
 
 
 def _free(*ports):
@@ -64,7 +64,7 @@ def test_demo_then_a_second_start_in_under_two_seconds():
 def test_daemons_end_with_their_supervisor(make_suite):
     suite = make_suite()
     pids = suite.pids()
-    assert len(pids) == 8
+    assert len(pids) == len(ROLES)
     suite.process.kill()
     suite.process.wait()
 
@@ -81,7 +81,7 @@ def test_reload_and_metrics(make_suite):
     suite.run("reload")
     metrics = suite.run("metrics").stdout
     assert re.search(r"^[a-z_]+(\{.*\})? [0-9.e+]+$", metrics, re.MULTILINE), metrics[:500]
-    assert len(suite.json("status")) == 8
+    assert len(suite.json("status")) == len(ROLES)
 
 
 def test_check_says_what_is_right_and_wrong(make_suite):

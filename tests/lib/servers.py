@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -216,3 +217,84 @@ def zone(name, records):
     """A zone file with what every zone has."""
     return (f"$ORIGIN {name}.\n$TTL 60\n@ SOA ns.{name}. hostmaster.{name}. 1 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n"
             + "\n".join(records) + "\n")
+
+
+class Dovecot(Server):
+    """Another IMAP server (and POP3, with `pop3`), with accounts of the given names and one password; mail in Maildirs below `dir/mail`."""
+
+    def __init__(self, accounts, password, pop3=False):
+        super().__init__("ph-dovecot-")
+        program = _tool("/usr/sbin/dovecot", "dovecot-imapd")
+        if pop3:
+            _tool("/usr/lib/dovecot/pop3", "dovecot-pop3d")
+        self.pop3_port = free_port() if pop3 else 0
+        me = pwd.getpwuid(os.geteuid())
+        # Dovecot wants three accounts for itself; as root they are its own, else all are ours.
+        login, inner = ("dovenull", "dovecot") if os.geteuid() == 0 else (me.pw_name, me.pw_name)
+        owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else me
+        self.port = free_port()
+        self.dir.chmod(0o755)
+        mail = self.dir / "mail"
+        mail.mkdir()
+        os.chown(mail, owner.pw_uid, owner.pw_gid)
+        (self.dir / "users").write_text("".join(f"{name}:{{PLAIN}}{password}::::::\n" for name in accounts))
+        (self.dir / "users").chmod(0o644)
+        (self.dir / "dovecot.conf").write_text(f"""
+protocols = imap{" pop3" if pop3 else ""}
+base_dir = {self.dir}/run
+state_dir = {self.dir}/state
+instance_name = {self.dir.name}
+log_path = {self.dir}/dovecot.log
+ssl = no
+disable_plaintext_auth = no
+listen = 127.0.0.1
+default_internal_user = {inner}
+default_login_user = {login}
+first_valid_uid = 1
+mail_location = maildir:{mail}/%u:LAYOUT=fs
+mail_uid = {owner.pw_uid}
+mail_gid = {owner.pw_gid}
+passdb {{
+  driver = passwd-file
+  args = {self.dir}/users
+}}
+userdb {{
+  driver = static
+  args = uid={owner.pw_uid} gid={owner.pw_gid} home={mail}/%u
+}}
+namespace inbox {{
+  inbox = yes
+  separator = /
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {self.port}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  chroot =
+  inet_listener pop3 {{
+    port = {self.pop3_port}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+""")
+        self.spawn(program, "-F", "-c", self.dir / "dovecot.conf")
+
+    def ready(self):
+        super().ready()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+            return probe.recv(4) == b"* OK"
+        return False

@@ -6,6 +6,7 @@ import imaplib
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import smtplib
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "imapd"]
+ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "indexd", "imapd", "pop3d", "sieved"]
 PASSWORD = "correct horse 7 battery"
 
 imaplib._MAXLINE = 50_000_000
@@ -36,11 +37,24 @@ def wait_for(condition, what, seconds=30, pause=0.02):
         time.sleep(pause)
 
 
+def below_ephemeral():
+    """Ports that the system does not give to connections: one of those could be in use when a daemon comes to listen there."""
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return range(10_000, low) if low > 12_000 else range(low, 65_536)
+
+
+_given = set()
+
+
 def free_port(host="127.0.0.1"):
-    """A port that nobody uses now. A suite keeps it when its daemons are started again."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+    """A port that nobody uses now, and that nobody else here is given. A suite keeps it when its daemons are started again."""
+    for port in random.sample(below_ephemeral(), 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _given:
+                probe.bind((host, port))
+                _given.add(port)
+                return port
+    raise AssertionError(f"no free port at {host}")
 
 
 def unprivileged():
@@ -85,7 +99,7 @@ def toml(sections):
         plain = {k: v for k, v in content.items() if not isinstance(v, dict) and not _tables(v)}
         if plain or not content:
             lines.append(f"[{path}]")
-            lines.extend(f"{key} = {value(item)}" for key, item in plain.items())
+            lines.extend(f"{json.dumps(key)} = {value(item)}" for key, item in plain.items())
         for key, item in content.items():
             if isinstance(item, dict):
                 table(f"{path}.{key}", item)
@@ -136,7 +150,7 @@ class Suite:
             os.chown(self.dir, account.pw_uid, account.pw_gid)
         if separate:
             self.dir.chmod(0o755)
-        names = ["mx", "submission", "submissions", "lmtp", "imap", "imaps"]
+        names = ["mx", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "sieve"]
         self.ports = {name: (ports or {}).get(name) or free_port(host) for name in names}
         self.config = merge(self.defaults(separate), config or {})
         self.process = None
@@ -169,6 +183,13 @@ class Suite:
                     {"name": "imaps", "address": at("imaps"), "tls": "implicit"},
                 ],
             },
+            "pop3d": {
+                "listener": [
+                    {"name": "pop3", "address": at("pop3"), "tls": "starttls"},
+                    {"name": "pop3s", "address": at("pop3s"), "tls": "implicit"},
+                ],
+            },
+            "sieved": {"listener": [{"name": "sieve", "address": at("sieve"), "tls": "starttls"}]},
             "authd": {"hashing": {"memory_kib": 64, "iterations": 1}},
             "queued": {"retry_min": 1, "local_retry_min": 1, "retry_max": 3, "min_free": 8 * 1024 * 1024},
         }
@@ -325,7 +346,9 @@ class Suite:
         found = []
 
         def enough():
-            found[:] = self.messages(user, mailbox, password)
+            # A script may have yet to make the mailbox.
+            with contextlib.suppress(AssertionError):
+                found[:] = self.messages(user, mailbox, password)
             return len(found) >= count
 
         wait_for(enough, lambda: f"{count} messages for {user} in {mailbox}, has {len(found)}\n{self.tail()}", seconds, 0.05)

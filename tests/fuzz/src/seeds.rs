@@ -60,6 +60,113 @@ pub fn imap() -> Vec<Vec<u8>> {
     corpus("imap")
 }
 
+/// Single commands: SORT, THREAD, NOTIFY and those about rights, from their RFCs.
+pub fn commands() -> Vec<Vec<u8>> {
+    texts(&[
+        "A282 SORT (SUBJECT) UTF-8 SINCE 1-Feb-1994",
+        "A284 UID SORT (REVERSE DATE ARRIVAL) US-ASCII TEXT \"not in mailbox\"",
+        "C01 UID SORT RETURN (COUNT ALL) (DATE) UTF-8 UNDELETED UNKEYWORD $Junk",
+        "A283 THREAD ORDEREDSUBJECT UTF-8 SINCE 5-MAR-2000",
+        "A284 UID THREAD REFERENCES US-ASCII TEXT \"gewp\"",
+        "a notify set status (selected (MessageNew (uid body.peek[header.fields (from to subject)]) MessageExpunge)) \
+         (subtree Lists (MessageNew MessageExpunge)) (personal (MailboxName SubscriptionChange))",
+        "b notify set (mailboxes (INBOX Misc) (MessageNew MessageExpunge FlagChange)) (inboxes none)",
+        "c notify none",
+        "A002 GETACL INBOX",
+        "A003 SETACL INBOX/Drafts Byron lrswikda",
+        "A035 SETACL INBOX/Drafts \"-John\" +lrQswicda",
+        "A004 DELETEACL {5+}\r\nINBOX \"Fr d\"",
+        "a001 LISTRIGHTS ~/Mail/saved smith",
+        "A003 MYRIGHTS INBOX",
+    ])
+}
+
+/// Rights (RFC 4314 2.1).
+pub fn rights() -> Vec<Vec<u8>> {
+    texts(&["lrswipkxtea", "lrs", "cd", "lrswikxtecda", "aaa"])
+}
+
+/// Messages that refer to each other, six octets each.
+pub fn threads() -> Vec<Vec<u8>> {
+    let chain: Vec<u8> = (1..60_u8).flat_map(|n| [0x41, n, n + 1, n, 0, 0]).collect();
+    let ring: Vec<u8> = (1..60_u8)
+        .flat_map(|n| [1, 9, n, n % 59 + 1, n, 7])
+        .collect();
+    let star: Vec<u8> = (1..60_u8).flat_map(|n| [n, n, n, 1, 2, 3]).collect();
+    vec![chain, ring, star]
+}
+
+/// Lines of POP3 clients.
+pub fn pop3() -> Vec<Vec<u8>> {
+    texts(&[
+        "USER mrose\nPASS  tan staaf \nSTAT\nLIST\nLIST 2\nRETR 1\nDELE 1\nNOOP\nRSET\nQUIT\n",
+        "CAPA\nSTLS\nUTF8\nLANG\nLANG *\nLANG en-GB\nUIDL\nUIDL 2\nTOP 1 10\n",
+        "AUTH\nAUTH PLAIN\nAUTH PLAIN dGVzdAB0ZXN0AHRlc3Q=\nAUTH EXTERNAL =\nAPOP mrose c4c9334bac560ecc979e58001b3e22fb\n",
+    ])
+}
+
+/// Subjects.
+pub fn subjects() -> Vec<Vec<u8>> {
+    texts(&[
+        "Re: [list] Fwd: hello (fwd)",
+        "[fwd: Re: [a] b] (fwd)",
+        "re[2] : [x] [y]",
+        "AW: gr\u{fc}\u{df}e",
+        "[a [b] c",
+    ])
+}
+
+/// Mbox files.
+pub fn mboxes() -> Vec<Vec<u8>> {
+    texts(&[
+        "From a@b Thu Jan  1 00:00:01 1970\nSubject: x\n\n>From me\n>>From you\n\nFrom the text\n\n\
+         From a@b Thu Jan  1 00:00:02 1970\nStatus: RO\nX-Keywords: a b\n c\n\nlast\n",
+        "From - Mon Sep 21 14:13:20 2026 +0200\r\nX-Mozilla-Status: 0001\r\n\r\nbody\r\n\r\n",
+        "From x Thu Jan  1 00:00:01 1970\nX-IMAP: 1 2\nSubject: FOLDER INTERNAL DATA\n\nx\n\nFrom y Thu Jan  1 00:00:01 1970\n\n\n",
+    ])
+}
+
+/// Names in a Maildir.
+pub fn maildir() -> Vec<Vec<u8>> {
+    texts(&[
+        "1204680122.27c448.mx,S=1234,W=1250:2,FRSab\n.Sent.2024\nEntw&APw-rfe\n100.a;2,DTP\n$Junk\ninbox. x .\n",
+        "work\n300.c,S=5:1,x\n...\n.a/b.c\u{2028}\n1:2,SSSS\n",
+    ])
+}
+
+/// Rows of dumped tables, with the number of their columns before them.
+pub fn dumps() -> Vec<Vec<u8>> {
+    use sql::Value;
+    let rows = [
+        vec![
+            Value::Int(-5),
+            Value::Null,
+            Value::Text("\u{e4}".to_owned()),
+        ],
+        vec![
+            Value::Blob(vec![0, 1, 2]),
+            Value::Int(i64::MAX),
+            Value::Text(String::new()),
+        ],
+    ];
+    let mut dump = vec![2];
+    for row in &rows {
+        sql::dump::encode(row, &mut dump);
+    }
+    vec![dump, vec![0, 0, 0, 0]]
+}
+
+/// ManageSieve commands.
+pub fn managesieve() -> Vec<Vec<u8>> {
+    texts(&[
+        "AUTHENTICATE \"PLAIN\" \"AHRpbQB0YW5zdGFhZnRhbnN0YWFm\"\r\nCAPABILITY\r\nLOGOUT\r\n",
+        "AUTHENTICATE \"SCRAM-SHA-256\" {4+}\r\nbiws\r\n\"cnNw\"\r\n\"*\"\r\n",
+        "HAVESPACE \"main\" 999999\r\nPUTSCRIPT \"main\" {14+}\r\nif true {stop;}\r\nSETACTIVE \"main\"\r\n",
+        "PUTSCRIPT {4+}\r\nmain {5+}\r\nkeep;\r\nRENAMESCRIPT \"a \\\"b\\\\\" \"c\"\r\nNOOP \"tag\"\r\n",
+        "CHECKSCRIPT {400+}\r\nkeep;\r\n(GETSCRIPT {2}\r\nab\r\nLISTSCRIPTS\r\n",
+    ])
+}
+
 /// Messages.
 pub fn mime() -> Vec<Vec<u8>> {
     corpus("mime")
@@ -182,6 +289,29 @@ fn write_journal() -> Option<Vec<(String, Vec<u8>)>> {
     Some(segments)
 }
 
+/// TXT records as name servers answer them.
+pub fn answers() -> Vec<Vec<u8>> {
+    texts(&[
+        "v=spf1 mx ip4:192.0.2.0/24 ip6:2001:db8::/32 include:a.example redirect=b.example -all\nv=DMARC1; p=reject; rua=mailto:a@b.example",
+        "v=DKIM1; k=rsa; h=sha256; s=email; t=y; p=AAAA\nv=STSv1; id=1;\nv=TLSRPTv1; rua=mailto:a@b.example",
+    ])
+}
+
+/// Forwarding addresses.
+pub fn forwarding() -> Vec<Vec<u8>> {
+    texts(&[
+        "SRS0=W55BV6ZO=JN=elsewhere.example=jane\nSRS1=ABCDEFGH=one.example==HHHH=TT=two.example=a=b\nsrs0+a=b=c=d",
+    ])
+}
+
+/// Messages with chains of seals.
+pub fn sealing() -> Vec<Vec<u8>> {
+    texts(&[
+        "ARC-Seal: i=1; a=rsa-sha256; cv=none; d=x.example; s=s; b=AA\r\nARC-Message-Signature: i=1; a=rsa-sha256; d=x.example;\r\n\ts=s; h=From; bh=AA; b=AA\r\nARC-Authentication-Results: i=1; mx.x.example; spf=pass\r\nFrom: a@x.example\r\nSubject: b\r\n\r\nhello\r\n",
+        "From: a@x.example\r\nTo: b@x.example\r\nSubject: b\r\n c\r\n\r\nhello  \r\n\r\n",
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +323,15 @@ mod tests {
             replies(),
             proxy(),
             imap(),
+            commands(),
+            threads(),
+            rights(),
+            pop3(),
+            subjects(),
+            mboxes(),
+            maildir(),
+            dumps(),
+            managesieve(),
             mime(),
             stored(),
             frames(),
@@ -202,5 +341,21 @@ mod tests {
             assert!(!seeds.is_empty() && seeds.iter().all(|seed| !seed.is_empty()));
         }
         assert!(journal_file_name().is_some());
+    }
+
+    #[test]
+    fn good_seeds_are_good() {
+        for seed in commands() {
+            let parsed = imap::parse(&seed, imap::Names::Utf8);
+            assert!(parsed.is_ok(), "{}", String::from_utf8_lossy(&seed));
+        }
+        for seed in pop3() {
+            for line in seed.split(|octet| *octet == b'\n') {
+                assert!(line.is_empty() || pop3::parse(line).is_ok());
+            }
+        }
+        for seed in rights() {
+            assert!(store::AclRights::parse(&String::from_utf8_lossy(&seed)).is_some());
+        }
     }
 }

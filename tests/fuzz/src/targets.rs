@@ -45,11 +45,22 @@ const SMTP: &[&[u8]] = &[
 ];
 const IMAP: &[&[u8]] = &[
     b"\r\n",
+    b"NOTIFY SET STATUS (",
+    b"SELECTED (MessageNew",
+    b"(QRESYNC (1 2 ",
+    b"(PARTIAL -1:-2)",
+    b"PREVIEW (LAZY)",
     b"{5}\r\n",
     b"{5+}\r\n",
     b"~{3}\r\n",
     b"a1 ",
     b"UID ",
+    b"APPEND x ",
+    b"CATENATE (",
+    b"URL /x/;UID=1 ",
+    b"TEXT ~{1}\r\n",
+    b"UTF8 (~{2+}\r\n",
+    b"REPLACE 1 x ",
     b"FETCH ",
     b"SEARCH ",
     b"OR ",
@@ -84,6 +95,22 @@ const IMAP: &[&[u8]] = &[
     b"IDLE\r\nDONE\r\n",
     b"AUTHENTICATE PLAIN ",
 ];
+const MANAGESIEVE: &[&[u8]] = &[
+    b"\r\n",
+    b"{5+}\r\n",
+    b"{0}\r\n",
+    b"{99999999999999999999+}\r\n",
+    b"\"",
+    b"\\\"",
+    b"\"\"",
+    b"PUTSCRIPT ",
+    b"CHECKSCRIPT ",
+    b"HAVESPACE ",
+    b"AUTHENTICATE ",
+    b"SETACTIVE \"\"",
+    b"4294967295",
+    b"\xe2\x80\xa8",
+];
 const MIME: &[&[u8]] = &[
     b"\r\n",
     b"\n",
@@ -110,6 +137,96 @@ const MIME: &[&[u8]] = &[
     b"charset=utf-7",
 ];
 
+const COMMAND: &[&[u8]] = &[
+    b" ",
+    b"UID ",
+    b"REVERSE ",
+    b"(SUBJECT DATE)",
+    b"DISPLAYFROM",
+    b" UTF-8 ",
+    b"RETURN (COUNT PARTIAL 1:9)",
+    b"REFERENCES",
+    b"(SELECTED (MessageNew (UID) MessageExpunge))",
+    b"(SELECTED-DELAYED NONE)",
+    b"(SUBTREE (a b) (MessageNew MessageExpunge FlagChange))",
+    b"MailboxName",
+    b"SETACL ",
+    b"\"-user\"",
+    b"+lrs",
+    b"{3+}\r\n",
+    b"&Jjo-",
+];
+const POP3: &[&[u8]] = &[
+    b"\r\n",
+    b"\n",
+    b".",
+    b".\r\n",
+    b"\r\n.\r\n",
+    b"USER ",
+    b"PASS ",
+    b"AUTH PLAIN ",
+    b"=",
+    b"LANG ",
+    b"*",
+    b"i-default",
+    b"TOP 1 ",
+    b"4294967295",
+    b"  ",
+    b"\xc2\xa0",
+];
+const SUBJECT: &[&[u8]] = &[
+    b"Re:",
+    b"Fwd: ",
+    b"fw",
+    b"(fwd)",
+    b"[fwd: ",
+    b"]",
+    b"[",
+    b"[a]",
+    b" ",
+    b":",
+    b"\xc4\xb0",
+    b"\xc3\x9f",
+    b"\xe3\x80\x80",
+];
+const MBOX: &[&[u8]] = &[
+    b"\n",
+    b"\r\n",
+    b"\n\n",
+    b"From a@b Thu Jan  1 00:00:01 1970\n",
+    b"From - Mon Sep 21 14:13:20 2026 +0200\n",
+    b">From ",
+    b">>From x\n",
+    b"Status: RO\n",
+    b"X-Status: AFT\n",
+    b"X-Keywords: a\n b\n",
+    b"X-IMAP: 1 2\n",
+    b"Subject: x\n\n",
+];
+const MAILDIR: &[&[u8]] = &[
+    b":2,",
+    b";2,FRSTab",
+    b",S=12",
+    b",W=13",
+    b".",
+    b"/",
+    b"&APw-",
+    b"INBOX",
+    b"\n",
+    b"\xe2\x80\xa8",
+];
+
+const ANSWERS: &[&[u8]] = &[
+    b"v=spf1 ",
+    b"v=DMARC1; p=",
+    b"; sp=none",
+    b"v=STSv1; id=",
+    b"ip4:",
+    b"/33",
+    b" -all",
+    b"\n",
+];
+
 /// All targets.
 pub fn all() -> Vec<Target> {
     let target = |name, run, seeds, words| Target {
@@ -119,13 +236,62 @@ pub fn all() -> Vec<Target> {
         words,
     };
     vec![
+        target(
+            "answers",
+            zone::fuzz::answers as fn(&[u8]),
+            seeds::answers as fn() -> Vec<Vec<u8>>,
+            ANSWERS,
+        ),
+        target(
+            "forwarding",
+            authd::fuzz::forwarding,
+            seeds::forwarding,
+            &[b"SRS0=", b"SRS1=", b"==", b"\n", b"\xc3\xa9"],
+        ),
+        target(
+            "sealing",
+            relayd::fuzz::sealing,
+            seeds::sealing,
+            &[
+                b"ARC-Seal: i=2; cv=pass; b=\r\n",
+                b"ARC-Message-Signature: i=2;\r\n",
+                b"ARC-Authentication-Results: i=2; x\r\n",
+                b"cv=fail",
+                b"i=50;",
+                b"\r\n",
+                b"\r",
+                b"\n",
+                b"From: ",
+                b"\r\n\r\n",
+            ],
+        ),
         target("smtp-commands", smtp::fuzz::commands, seeds::smtp, SMTP),
         target("smtp-message", smtp::fuzz::message, seeds::mime, SMTP),
         target("smtp-replies", smtp::fuzz::replies, seeds::replies, SMTP),
         target("smtp-small", smtp::fuzz::small, seeds::proxy, SMTP),
         target("imap", imap::fuzz::fuzz, seeds::imap, IMAP),
+        target(
+            "imap-command",
+            imap::fuzz::command,
+            seeds::commands,
+            COMMAND,
+        ),
+        target("acl-rights", acl_rights, seeds::rights, COMMAND),
+        target("threading", imapd::fuzz::threading, seeds::threads, &[]),
+        target("pop3", pop3::fuzz::commands, seeds::pop3, POP3),
+        target("pop3-response", pop3::fuzz::response, seeds::mime, POP3),
+        target(
+            "managesieve",
+            sieve::fuzz::managesieve,
+            seeds::managesieve,
+            MANAGESIEVE,
+        ),
         target("mime", message::fuzz::message, seeds::mime, MIME),
         target("header", message::fuzz::header, seeds::mime, MIME),
+        target("subject", message::fuzz::subject, seeds::subjects, SUBJECT),
+        target("mbox", posthouse::fuzz::mbox, seeds::mboxes, MBOX),
+        target("maildir", posthouse::fuzz::maildir, seeds::maildir, MAILDIR),
+        target("sql-dump", sql::fuzz::dump, seeds::dumps, &[]),
         target("stored", message::fuzz::stored, seeds::stored, &[]),
         target("ipc-frame", ipc_frame, seeds::frames, &[]),
         target("ipc-stream", ipc::fuzz::frames, seeds::frames, &[]),
@@ -162,6 +328,18 @@ fn payload<T: Operation>(octets: &[u8]) {
         let written = postcard::to_stdvec(&request);
         assert!(written.is_ok_and(|written| postcard::from_bytes::<T>(&written).is_ok()));
     }
+}
+
+/// Rights of access control lists: what is taken is written in a form that means the same, and taking away what was given leaves
+/// nothing.
+fn acl_rights(octets: &[u8]) {
+    use store::AclRights;
+    let Some(rights) = std::str::from_utf8(octets).ok().and_then(AclRights::parse) else {
+        return;
+    };
+    assert_eq!(AclRights::parse(&rights.to_string()), Some(rights));
+    assert!(rights.without(rights).is_empty());
+    assert_eq!(AclRights::default().with(rights), rights);
 }
 
 fn journal_scan(octets: &[u8]) {

@@ -8,6 +8,9 @@ use std::path::Path;
 /// Lines that a source file may have.
 const LONGEST: usize = 800;
 
+/// The page of all settings: no code, one file because operators copy it, and held to the defaults by a test of posthouse.
+const SETTINGS: &str = "daemons/posthouse/src/example.toml";
+
 fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         ["rs", "py", "sh", "toml", "sql"]
@@ -19,7 +22,8 @@ fn is_source(path: &Path) -> bool {
 #[test]
 fn source_files_are_not_too_long() {
     let mut seen = 0;
-    for file in files().unwrap().iter().filter(|file| is_source(file)) {
+    let rooms = |file: &&std::path::PathBuf| is_source(file) && !file.ends_with(SETTINGS);
+    for file in files().unwrap().iter().filter(rooms) {
         let lines = fs::read_to_string(root().join(file))
             .unwrap()
             .lines()

@@ -7,6 +7,22 @@ pub const RARE: &str = "quagga";
 /// A word that stands in most messages.
 pub const COMMON: &str = "schedule";
 
+/// The syllables of the word that hardly two messages share.
+const SYLLABLES: [&str; 32] = [
+    "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "va",
+    "we", "xi", "yo", "zu", "bra", "cle", "dri", "flo", "gru", "kla", "ple", "pri", "sko", "stu",
+    "tra", "vle",
+];
+
+/// A made-up word of four syllables, one of a million, that stands in message `number` of every series.
+pub fn own_word(number: usize) -> String {
+    let mut dice = Dice::new(number as u64 ^ 0x0A11_CE00);
+    let syllable = |at: usize| SYLLABLES.get(at).copied().unwrap_or("ba");
+    (0..4)
+        .map(|_| syllable(dice.below(SYLLABLES.len())))
+        .collect()
+}
+
 const WORDS: [&str; 64] = [
     "invoice", "meeting", "tomorrow", "project", "attached", "please", "regards", "update",
     "customer", "delivery", "contract", "the", "and", "with", "for", "have", "been", "will",
@@ -95,6 +111,8 @@ fn paragraph(text: &mut String, dice: &mut Dice, number: usize, octets: usize) {
         text.push_str(RARE);
         text.push_str("\r\n");
     }
+    text.push_str(&own_word(number));
+    text.push_str("\r\n");
     while text.len() < end {
         for _ in 0..11 {
             text.push_str(dice.word());

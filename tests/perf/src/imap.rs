@@ -70,9 +70,21 @@ impl Imap {
 
     /// Appends a message with a non-synchronising literal (RFC 7888).
     pub async fn append(&mut self, mailbox: &str, message: &[u8]) -> Outcome<()> {
-        let mut command =
-            format!("APPEND {mailbox} (\\Seen) {{{}+}}\r\n", message.len()).into_bytes();
-        command.extend_from_slice(message);
+        self.append_all(mailbox, [message]).await
+    }
+
+    /// Appends messages by one command (RFC 3502).
+    pub async fn append_all<M: AsRef<[u8]>>(
+        &mut self,
+        mailbox: &str,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Outcome<()> {
+        let mut command = format!("APPEND {mailbox}").into_bytes();
+        for message in messages {
+            let message = message.as_ref();
+            command.extend_from_slice(format!(" (\\Seen) {{{}+}}\r\n", message.len()).as_bytes());
+            command.extend_from_slice(message);
+        }
         self.send(&command).await?;
         self.answer("APPEND", false).await?;
         Ok(())

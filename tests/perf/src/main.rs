@@ -75,7 +75,12 @@ async fn bench(arguments: &Arguments) -> Outcome<()> {
             None => wanted.push(side::Kind::PostfixDovecot),
             Some(why) => eprintln!("perf: Postfix and Dovecot are not measured: {why}"),
         }
+        match side::postgresql::why_not() {
+            None => wanted.push(side::Kind::PosthousePostgresql),
+            Some(why) => eprintln!("perf: PostgreSQL is not measured: {why}"),
+        }
     }
+    let mut failed = None;
     for kind in wanted {
         let dir = arguments
             .dir
@@ -86,10 +91,13 @@ async fn bench(arguments: &Arguments) -> Outcome<()> {
         if !arguments.keep && figures.is_ok() {
             std::fs::remove_dir_all(&dir)?;
         }
-        report.add(
-            kind,
-            figures.map_err(|e| format!("{} (see {}): {e}", kind.title(), dir.display()))?,
-        );
+        match figures {
+            Ok(figures) => report.add(kind, figures),
+            Err(e) => {
+                failed = Some(format!("{} (see {}): {e}", kind.title(), dir.display()));
+                break;
+            }
+        }
     }
     println!("{}", report.table());
     if let Some(file) = &arguments.json {
@@ -98,7 +106,7 @@ async fn bench(arguments: &Arguments) -> Outcome<()> {
     if let Some(file) = &arguments.markdown {
         std::fs::write(file, report.markdown())?;
     }
-    Ok(())
+    failed.map_or(Ok(()), |failed| Err(failed.into()))
 }
 
 async fn measure_side(
@@ -108,7 +116,11 @@ async fn measure_side(
     load: &measure::Load,
 ) -> Outcome<Vec<report::Figure>> {
     let side = match kind {
-        side::Kind::Posthouse => side::posthouse::start(&arguments.posthouse, dir).await?,
+        side::Kind::Posthouse => side::posthouse::start(&arguments.posthouse, dir, None).await?,
+        side::Kind::PosthousePostgresql => {
+            let server = side::postgresql::start(dir).await?;
+            side::posthouse::start(&arguments.posthouse, dir, Some(server)).await?
+        }
         side::Kind::PostfixDovecot => side::peers::start(dir).await?,
     };
     measure::all(&side, load, &arguments.only).await

@@ -98,9 +98,11 @@ impl Report {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let mut head = vec!["figure".to_owned()];
-        head.extend(self.sides.iter().map(|(kind, _)| kind.title().to_owned()));
-        if self.sides.len() > 1 {
-            head.push("ratio".to_owned());
+        for (number, (kind, _)) in self.sides.iter().enumerate() {
+            head.push(kind.title().to_owned());
+            if number > 0 {
+                head.push("ratio".to_owned());
+            }
         }
         let mut rows = vec![head];
         let Some((_, first)) = self.sides.first() else {

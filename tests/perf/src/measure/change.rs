@@ -1,12 +1,11 @@
 //! Changing a large mailbox: APPEND, STORE, COPY, MOVE, EXPUNGE.
 
-use super::{Figures, Load, messages, millis, quantile, settle};
-use crate::imap::Imap;
+use super::{Figures, Load, messages, quantile, settle, timed};
 use crate::side::Side;
 use crate::{Outcome, processes};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Fills the large mailbox, the first part over one connection, which is measured.
 pub async fn fill(side: &Side, load: &Load, figures: &mut Figures) -> Outcome<()> {
@@ -86,11 +85,4 @@ pub async fn measure(side: &Side, load: &Load, figures: &mut Figures) -> Outcome
         figures.lower(format!("{name} {set}"), "ms", quantile(&mut times, 0.5));
     }
     Ok(())
-}
-
-async fn timed(imap: &mut Imap, command: &str) -> Outcome<f64> {
-    let start = Instant::now();
-    imap.command(command).await?;
-    let time: Duration = start.elapsed();
-    Ok(millis(time))
 }

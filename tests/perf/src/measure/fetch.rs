@@ -1,4 +1,4 @@
-//! Reading a large mailbox: SELECT, FETCH of all kinds, SEARCH. Each command is said once before it is measured.
+//! Reading a large mailbox: SELECT, FETCH of all kinds, SEARCH, SORT, THREAD. Each command is said once before it is measured.
 
 use super::{Figures, Load, millis, quantile, settle};
 use crate::imap::Imap;
@@ -41,6 +41,16 @@ pub async fn measure(side: &Side, load: &Load, figures: &mut Figures) -> Outcome
         ),
         ("SEARCH UNSEEN", "SEARCH UNSEEN".to_owned()),
         ("SEARCH SUBJECT", "SEARCH SUBJECT invoice".to_owned()),
+        (
+            "SORT (REVERSE DATE)",
+            "SORT (REVERSE DATE) UTF-8 ALL".to_owned(),
+        ),
+        ("SORT (SUBJECT)", "SORT (SUBJECT) UTF-8 ALL".to_owned()),
+        ("SORT (FROM) UNSEEN", "SORT (FROM) UTF-8 UNSEEN".to_owned()),
+        (
+            "THREAD REFERENCES",
+            "THREAD REFERENCES UTF-8 ALL".to_owned(),
+        ),
     ] {
         let time = median(&mut imap, load, &command, 1).await?;
         figures.lower(format!("{name}, {all} messages"), "ms", time);
@@ -64,7 +74,7 @@ async fn select(imap: &mut Imap, load: &Load, figures: &mut Figures) -> Outcome<
     Ok(())
 }
 
-async fn median(imap: &mut Imap, load: &Load, command: &str, expected: usize) -> Outcome<f64> {
+pub async fn median(imap: &mut Imap, load: &Load, command: &str, expected: usize) -> Outcome<f64> {
     let mut times = Vec::new();
     imap.command(command).await?;
     for _ in 0..load.rounds {

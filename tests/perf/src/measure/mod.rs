@@ -4,9 +4,11 @@ mod change;
 mod delivery;
 mod fetch;
 mod idle;
+mod large;
 mod memory;
 mod sessions;
 
+use crate::imap::Imap;
 use crate::report::{Better, Figure};
 use crate::side::Side;
 use crate::{Outcome, corpus, processes};
@@ -17,14 +19,16 @@ use std::time::{Duration, Instant};
 pub enum Group {
     /// SMTP to mailbox.
     Delivery,
-    /// 250 to IDLE.
+    /// 250 to IDLE, of one connection and of many to one mailbox.
     Idle,
-    /// FETCH, SELECT, SEARCH, STORE, COPY, MOVE, EXPUNGE and APPEND in a mailbox of 10,000 messages.
+    /// FETCH, SELECT, SEARCH, SORT, THREAD, STORE, COPY, MOVE, EXPUNGE and APPEND in a mailbox of 10,000 messages.
     Mailbox,
     /// Whole sessions.
     Sessions,
     /// Memory with idle connections.
     Memory,
+    /// Searches with an index among 100,000 messages, and an account of 1,000,000.
+    Large,
 }
 
 /// How much of everything.
@@ -49,6 +53,12 @@ pub struct Load {
     pub sessions: usize,
     /// Idle TLS connections.
     pub idle: usize,
+    /// Messages, each with its own text, that are searched with an index.
+    pub many: usize,
+    /// Messages in the largest mailbox: copies of those.
+    pub huge: usize,
+    /// Searches with an index.
+    pub searches: usize,
 }
 
 impl Load {
@@ -66,6 +76,9 @@ impl Load {
                 pushes: 20,
                 sessions: 80,
                 idle: 50,
+                many: 2000,
+                huge: 10_000,
+                searches: 50,
             };
         }
         Self {
@@ -79,6 +92,9 @@ impl Load {
             pushes: 300,
             sessions: 1200,
             idle: 500,
+            many: 100_000,
+            huge: 1_000_000,
+            searches: 500,
         }
     }
 }
@@ -111,6 +127,9 @@ pub async fn all(side: &Side, load: &Load, only: &[Group]) -> Outcome<Vec<Figure
     if wanted(Group::Memory) {
         memory::measure(side, load, &mut figures).await?;
     }
+    if wanted(Group::Large) {
+        large::measure(side, load, &mut figures).await?;
+    }
     Ok(figures.0)
 }
 
@@ -138,9 +157,9 @@ impl Figures {
     }
 }
 
-/// Waits until the side uses no processor time for half a second, half a minute at most.
+/// Waits until the side uses no processor time for half a second, two minutes at most: the index may have work left.
 async fn settle(side: &Side) -> Outcome<()> {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(120);
     let mut before = processes::cpu(&side.roots())?;
     while Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -156,6 +175,13 @@ async fn settle(side: &Side) -> Outcome<()> {
 /// Milliseconds.
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+/// How long a command takes, in milliseconds.
+async fn timed(imap: &mut Imap, command: &str) -> Outcome<f64> {
+    let start = Instant::now();
+    imap.command(command).await?;
+    Ok(millis(start.elapsed()))
 }
 
 /// The value below which `share` (0 to 1) of them lie. The values get sorted.

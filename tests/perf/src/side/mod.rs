@@ -1,6 +1,7 @@
 //! The sides that are measured: what each of them is started as.
 
 pub mod peers;
+pub mod postgresql;
 pub mod posthouse;
 
 use crate::Outcome;
@@ -14,8 +15,10 @@ use std::time::{Duration, Instant};
 /// Which software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
-    /// The suite.
+    /// The suite, with SQLite and files.
     Posthouse,
+    /// The suite, with PostgreSQL and files.
+    PosthousePostgresql,
     /// Debian's Postfix, handing over to Debian's Dovecot by LMTP.
     PostfixDovecot,
 }
@@ -25,6 +28,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Posthouse => "posthouse",
+            Self::PosthousePostgresql => "posthouse-postgresql",
             Self::PostfixDovecot => "postfix-dovecot",
         }
     }
@@ -33,6 +37,7 @@ impl Kind {
     pub fn title(self) -> &'static str {
         match self {
             Self::Posthouse => "Posthouse",
+            Self::PosthousePostgresql => "Posthouse on PostgreSQL",
             Self::PostfixDovecot => "Postfix + Dovecot",
         }
     }
@@ -45,6 +50,12 @@ pub const DOMAIN: &str = "bench.test";
 /// Everybody's password.
 pub const PASSWORD: &str = "horse-and-rider-7";
 
+/// What answers the commands that are not SMTP or IMAP.
+enum Software {
+    Posthouse(posthouse::Suite),
+    Peers(peers::Peers),
+}
+
 /// A running side; dropping it ends its processes.
 pub struct Side {
     /// Where it takes mail.
@@ -55,6 +66,7 @@ pub struct Side {
     pub imaps: SocketAddr,
     /// Where its data are.
     pub data: PathBuf,
+    software: Software,
     children: Vec<Child>,
 }
 
@@ -64,9 +76,23 @@ impl Side {
         self.children.iter().map(Child::id).collect()
     }
 
+    /// Whether it is somebody else's software.
+    pub fn is_peer(&self) -> bool {
+        matches!(self.software, Software::Peers(_))
+    }
+
     /// Opens an IMAP session of user `number`.
     pub async fn session(&self, number: usize) -> Outcome<Imap> {
         Imap::login(self.imap, &user(number), PASSWORD).await
+    }
+
+    /// Makes the index of user `number` anew and has searches use it from the next session on; how long the index took.
+    /// `None` if the side has none.
+    pub async fn index(&self, number: usize) -> Outcome<Option<Duration>> {
+        match &self.software {
+            Software::Posthouse(suite) => suite.index(&user(number)).await.map(Some),
+            Software::Peers(peers) => peers.index(&user(number)),
+        }
     }
 
     /// Waits until it takes mail and shows it.

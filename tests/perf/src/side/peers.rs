@@ -4,17 +4,70 @@
 //! the LMTP client, which is its default. Mail is kept as Maildir, Debian's usual choice. Limits that a load from one
 //! address would run into are raised; login processes serve many connections ("high-performance mode"), which suits Dovecot.
 
-use super::{DOMAIN, PASSWORD, Side, USERS, free_address, user};
+use super::{DOMAIN, PASSWORD, Side, Software, USERS, free_address, user};
 use crate::Outcome;
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const POSTFIX: &str = "/usr/sbin/postfix";
 const DOVECOT: &str = "/usr/sbin/dovecot";
+const DOVEADM: &str = "/usr/bin/doveadm";
+const XAPIAN: &str = "/usr/lib/dovecot/modules/lib21_fts_xapian_plugin.so";
+
+/// What Dovecot's configuration gets when its index is wanted. With its limits of memory both services die of 100,000 messages.
+const INDEXED: &str = "mail_plugins = fts fts_xapian
+plugin {
+  fts = xapian
+  fts_xapian = partial=3 full=20
+  fts_autoindex = no
+  fts_enforced = yes
+}
+service indexer-worker {
+  vsz_limit = 0
+}
+service imap {
+  vsz_limit = 0
+}
+";
+
+/// Where the peers' configuration is.
+pub struct Peers {
+    dovecot: PathBuf,
+}
+
+impl Peers {
+    /// Loads the plugin for full-text search and has it index a user's mail.
+    pub fn index(&self, user: &str) -> Outcome<Option<Duration>> {
+        if !Path::new(XAPIAN).exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&self.dovecot)?;
+        fs::write(&self.dovecot, text + INDEXED)?;
+        self.doveadm(&["reload"])?;
+        let start = Instant::now();
+        self.doveadm(&["index", "-u", user, "Many"])?;
+        Ok(Some(start.elapsed()))
+    }
+
+    fn doveadm(&self, arguments: &[&str]) -> Outcome<()> {
+        let output = Command::new(DOVEADM)
+            .arg("-c")
+            .arg(&self.dovecot)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("doveadm {}: {text}", arguments.join(" ")).into());
+        }
+        Ok(())
+    }
+}
 
 /// Why they cannot be measured here, if so.
 pub fn why_not() -> Option<String> {
@@ -44,7 +97,7 @@ pub async fn start(dir: &Path) -> Outcome<Side> {
     let dovecot = Command::new(DOVECOT)
         .arg("-F")
         .arg("-c")
-        .arg(dovecot_conf)
+        .arg(&dovecot_conf)
         .stdin(Stdio::null())
         .stdout(log("dovecot.out")?)
         .stderr(log("dovecot.err")?)
@@ -54,6 +107,9 @@ pub async fn start(dir: &Path) -> Outcome<Side> {
         imap,
         imaps,
         data: dir.to_owned(),
+        software: Software::Peers(Peers {
+            dovecot: dovecot_conf,
+        }),
         children: vec![dovecot],
     };
     side.children.push(
@@ -71,7 +127,7 @@ pub async fn start(dir: &Path) -> Outcome<Side> {
 }
 
 /// The numeric ids of a system account, from /etc/passwd: only local accounts are of interest here.
-fn account(name: &str) -> Outcome<(u32, u32)> {
+pub fn account(name: &str) -> Outcome<(u32, u32)> {
     let text = fs::read_to_string("/etc/passwd")?;
     text.lines()
         .find_map(|line| {
@@ -82,7 +138,7 @@ fn account(name: &str) -> Outcome<(u32, u32)> {
         .ok_or_else(|| format!("no account {name} in /etc/passwd").into())
 }
 
-fn dovecot(dir: &Path, imap: SocketAddr, imaps: SocketAddr) -> Outcome<std::path::PathBuf> {
+fn dovecot(dir: &Path, imap: SocketAddr, imaps: SocketAddr) -> Outcome<PathBuf> {
     let (uid, gid) = account("mail")?;
     let mail = dir.join("mail");
     fs::create_dir_all(&mail)?;
@@ -146,12 +202,12 @@ namespace inbox {{
         imap = imap.port(),
         imaps = imaps.port(),
     );
-    let file = std::path::PathBuf::from(format!("{dir}/dovecot.conf"));
+    let file = PathBuf::from(format!("{dir}/dovecot.conf"));
     fs::write(&file, text)?;
     Ok(file)
 }
 
-fn postfix(dir: &Path, smtp: SocketAddr) -> Outcome<std::path::PathBuf> {
+fn postfix(dir: &Path, smtp: SocketAddr) -> Outcome<PathBuf> {
     let (uid, _) = account("postfix")?;
     let conf = dir.join("postfix");
     fs::create_dir_all(&conf)?;

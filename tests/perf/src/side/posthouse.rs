@@ -1,25 +1,38 @@
-//! The suite itself: `posthouse up` in a directory of its own, SQLite and files.
+//! The suite itself: `posthouse up` in a directory of its own, SQLite or PostgreSQL, and files.
 
-use super::{DOMAIN, PASSWORD, Side, USERS, free_address, user};
+use super::postgresql::Server;
+use super::{DOMAIN, PASSWORD, Side, Software, USERS, free_address, user};
 use crate::Outcome;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts the suite with the load's domain and accounts in it.
-pub async fn start(program: &Path, dir: &Path) -> Outcome<Side> {
+const FILE: &str = "posthouse.toml";
+const SUBSTRING: &str = "search = \"substring\"";
+const WORDS: &str = "search = \"words\"";
+
+/// A suite that runs.
+#[derive(Clone)]
+pub struct Suite {
+    program: PathBuf,
+    dir: PathBuf,
+}
+
+/// Starts the suite with the load's domain and accounts in it; on PostgreSQL if a server is given.
+pub async fn start(program: &Path, dir: &Path, server: Option<Server>) -> Outcome<Side> {
     let program = std::path::absolute(program)?;
     if !program.exists() {
         return Err(format!("{} is not there (make bench builds it)", program.display()).into());
     }
     let (smtp, imap, imaps) = (free_address()?, free_address()?, free_address()?);
-    fs::write(
-        dir.join("posthouse.toml"),
-        configuration(dir, smtp, imap, imaps),
-    )?;
+    let mut text = configuration(dir, smtp, imap, imaps);
+    if let Some(server) = &server {
+        text.push_str(&format!("\n[store]\nurl = \"{}\"\n", server.url));
+    }
+    fs::write(dir.join(FILE), text)?;
     let child = Command::new(&program)
         .arg("--dir")
         .arg(dir)
@@ -28,24 +41,30 @@ pub async fn start(program: &Path, dir: &Path) -> Outcome<Side> {
         .stdout(fs::File::create(dir.join("posthouse.out"))?)
         .stderr(fs::File::create(dir.join("posthouse.err"))?)
         .spawn()?;
+    let suite = Suite {
+        program,
+        dir: dir.to_owned(),
+    };
     let mut side = Side {
         smtp,
         imap,
         imaps,
         data: dir.to_owned(),
+        software: Software::Posthouse(suite.clone()),
         children: vec![child],
     };
-    wait_up(&program, dir, &mut side).await?;
-    administer(&program, dir, &["domain", "add", DOMAIN], "")?;
+    suite.wait_up(&mut side).await?;
+    suite.administer(&["domain", "add", DOMAIN], "")?;
     for number in 0..USERS {
         let arguments = ["account", "add", &user(number), "--password-stdin"];
-        administer(&program, dir, &arguments, PASSWORD)?;
+        suite.administer(&arguments, PASSWORD)?;
     }
+    side.children.extend(server.map(|server| server.child));
     side.ready().await?;
     Ok(side)
 }
 
-/// Everything as it ships, but for the places and ports.
+/// Everything as it ships, but for the places and ports, and how many connections one account may have.
 fn configuration(dir: &Path, smtp: SocketAddr, imap: SocketAddr, imaps: SocketAddr) -> String {
     format!(
         r#"[suite]
@@ -61,6 +80,10 @@ address = "{smtp}"
 role = "mx"
 tls = "none"
 
+[imapd]
+connections_per_account = 1000
+{SUBSTRING}
+
 [[imapd.listener]]
 name = "imap"
 address = "{imap}"
@@ -75,40 +98,56 @@ tls = "implicit"
     )
 }
 
-async fn wait_up(program: &Path, dir: &Path, side: &mut Side) -> Outcome<()> {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        let Err(error) = administer(program, dir, &["status"], "") else {
-            return Ok(());
-        };
-        if let Some(child) = side.children.first_mut()
-            && let Some(status) = child.try_wait()?
-        {
-            return Err(format!("posthouse up ended: {status}").into());
+impl Suite {
+    async fn wait_up(&self, side: &mut Side) -> Outcome<()> {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let Err(error) = self.administer(&["status"], "") else {
+                return Ok(());
+            };
+            if let Some(child) = side.children.first_mut()
+                && let Some(status) = child.try_wait()?
+            {
+                return Err(format!("posthouse up ended: {status}").into());
+            }
+            if Instant::now() > end {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        if Instant::now() > end {
-            return Err(error);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
 
-fn administer(program: &Path, dir: &Path, arguments: &[&str], input: &str) -> Outcome<()> {
-    let mut child = Command::new(program)
-        .arg("--dir")
-        .arg(dir)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        writeln!(stdin, "{input}")?;
+    /// Makes the index of an account anew and has searches ask it.
+    pub async fn index(&self, user: &str) -> Outcome<Duration> {
+        let file = self.dir.join(FILE);
+        let text = fs::read_to_string(&file)?;
+        fs::write(&file, text.replace(SUBSTRING, WORDS))?;
+        self.administer(&["reload"], "")?;
+        let start = Instant::now();
+        self.administer(&["index", "rebuild", "--wait", "--account", user], "")?;
+        let took = start.elapsed();
+        // The sessions that follow have the new configuration.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(took)
     }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("posthouse {}: {text}", arguments.join(" ")).into());
+
+    fn administer(&self, arguments: &[&str], input: &str) -> Outcome<()> {
+        let mut child = Command::new(&self.program)
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            writeln!(stdin, "{input}")?;
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("posthouse {}: {text}", arguments.join(" ")).into());
+        }
+        Ok(())
     }
-    Ok(())
 }

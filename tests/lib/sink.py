@@ -1,0 +1,69 @@
+"""A mail exchanger that takes everything and keeps the octets as they came: what relayd sends, before anybody touches it."""
+
+import socketserver
+import threading
+
+from suite import wait_for
+
+
+class Sink:
+    """`mails` has a tuple (sender, recipients, octets) for each message."""
+
+    def __init__(self, host="127.0.0.1", port=0):
+        sink = self
+        self.mails = []
+
+        class Session(socketserver.StreamRequestHandler):
+            def handle(self):
+                sink._session(self.rfile, self.wfile)
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self.server = Server((host, port), Session)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def _session(self, lines, out):
+        def say(text):
+            out.write(text.encode() + b"\r\n")
+            out.flush()
+
+        say("220 sink.example ESMTP")
+        sender, recipients = None, []
+        for line in lines:
+            verb = line[:4].upper()
+            path = line[line.find(b"<") + 1:line.rfind(b">")].decode(errors="replace")
+            if verb in (b"EHLO", b"HELO"):
+                say("250-sink.example\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 100000000")
+            elif verb == b"MAIL":
+                sender, recipients = path, []
+                say("250 ok")
+            elif verb == b"RCPT":
+                recipients.append(path)
+                say("250 ok")
+            elif verb == b"DATA":
+                say("354 go on")
+                octets = []
+                for piece in lines:
+                    if piece == b".\r\n":
+                        break
+                    octets.append(piece[1:] if piece.startswith(b".") else piece)
+                self.mails.append((sender, recipients, b"".join(octets)))
+                say("250 taken")
+            elif verb == b"QUIT":
+                say("221 bye")
+                return
+            else:
+                say("250 ok")
+
+    def take(self, count=1, seconds=30):
+        """Waits for so many, and forgets them."""
+        wait_for(lambda: len(self.mails) >= count, lambda: f"{count} mails in the sink, has {len(self.mails)}", seconds)
+        taken, self.mails[:] = self.mails[:count], self.mails[count:]
+        return taken
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
