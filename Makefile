@@ -5,12 +5,13 @@ DIR ?= var
 PREFIX ?= /usr
 DESTDIR ?=
 
-.PHONY: help run test check bench install
+.PHONY: help run test check stress bench install
 
 help:
 	@echo "make run      build, start every daemon with a demo domain; Ctrl-C ends it (DIR=var)"
 	@echo "make test     everything that CI runs"
 	@echo "make check    formatting, lints, documentation, dependency policy"
+	@echo "make stress   ten minutes of random clients against a model"
 	@echo "make bench    figures, beside Postfix and Dovecot where they are installed"
 	@echo "make install  the program, units, completions and manual pages (DESTDIR=, PREFIX=/usr)"
 
@@ -24,6 +25,9 @@ test:
 
 check:
 	tests/run check
+
+stress:
+	POSTHOUSE_STRESS_SECONDS=$${SECONDS:-600} tests/run stress
 
 bench:
 	tests/setup --bench
