@@ -2,11 +2,10 @@
 
 use crate::config::{AddressOrder, Config};
 use crate::verdict::status;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use ::dns::fqdn;
+use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::{ResolverBuilder, TokioResolver};
 use rand::seq::SliceRandom as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -54,27 +53,11 @@ impl Dns {
     /// # Errors
     /// If the resolver cannot be made of its settings.
     pub(crate) fn new(config: &Config) -> Result<Self, NetError> {
-        let mut builder = if config.nameservers.is_empty() {
-            system_resolver()
-        } else {
-            let servers = config.nameservers.iter().map(|server| {
-                let connections =
-                    [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                        connection.port = server.port();
-                        connection
-                    });
-                NameServerConfig::new(server.ip(), true, connections.to_vec())
-            });
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
-        options.timeout = Duration::from_secs(config.dns_timeout.max(1));
-        options.attempts = 3;
-        options.positive_max_ttl = Some(Duration::from_secs(3600));
-        options.negative_max_ttl = Some(Duration::from_secs(60));
         Ok(Self {
-            resolver: builder.build()?,
+            resolver: ::dns::resolver(
+                &config.nameservers,
+                Duration::from_secs(config.dns_timeout),
+            )?,
             order: config.addresses,
             max_hosts: config.max_hosts.max(1),
         })
@@ -204,16 +187,6 @@ impl Dns {
     }
 }
 
-/// The system's name servers; without a usable /etc/resolv.conf the one on this host, as resolv.conf(5) says.
-fn system_resolver() -> ResolverBuilder<TokioRuntimeProvider> {
-    TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no system resolver configuration: asking the name server on this host");
-        let local = NameServerConfig::udp_and_tcp(std::net::Ipv4Addr::LOCALHOST.into());
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-    })
-}
-
 /// By preference, at random among equals; without ourselves and what is behind us.
 fn order(mut names: Vec<(u16, String)>, own: &str, domain: &str) -> Result<Vec<String>, NoHosts> {
     names.shuffle(&mut rand::rng());
@@ -255,10 +228,6 @@ fn literal(domain: &str) -> Result<Option<IpAddr>, NoHosts> {
             format!("{domain} is no address of a host"),
         )
     })
-}
-
-fn fqdn(name: &str) -> String {
-    format!("{}.", name.trim_end_matches('.'))
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use crate::connect::{Place, Suite};
 use crate::failure::Failure;
 use crate::output;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use ipc::api::keyd::{DkimKeys, ListCertificates};
 use runtime::Document;
@@ -184,8 +182,8 @@ fn port(address: &str) -> Option<(bool, u16)> {
 /// The system's resolver, or another one: `192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`.
 pub(crate) fn resolver_at(server: Option<&str>) -> Result<TokioResolver, Failure> {
     let told = |error: &dyn std::fmt::Display| Failure::new(format!("no resolver: {error}"));
-    let mut builder = match server {
-        None => TokioResolver::builder_tokio().map_err(|error| told(&error))?,
+    let servers = match server {
+        None => Vec::new(),
         Some(text) => {
             let server = text
                 .parse::<SocketAddr>()
@@ -195,19 +193,10 @@ pub(crate) fn resolver_at(server: Option<&str>) -> Result<TokioResolver, Failure
                         "{text:?} is no address of a name server, as 192.0.2.1:53"
                     ))
                 })?;
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut one| {
-                one.port = server.port();
-                one
-            });
-            let servers = vec![NameServerConfig::new(
-                server.ip(),
-                true,
-                connections.to_vec(),
-            )];
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            vec![server]
         }
     };
+    let mut builder = ::dns::builder(&servers);
     let options = builder.options_mut();
     options.timeout = ANSWER;
     options.attempts = 1;
