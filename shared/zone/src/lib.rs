@@ -1,7 +1,7 @@
 //! The DNS records that a mail domain needs, as text for its zone, and how what is published differs from them.
 //!
-//! Plain values in, plain values out: no resolver, no clock, no keys. [`needed`] makes the records of a [`Site`];
-//! [`zone_file`] writes them as RFC 1035 5 has it; [`questions`] says what a resolver is to be asked, and [`compare`] judges
+//! Plain values in, plain values out: no resolver, no clock, no keys. [`needed()`] makes the records of a [`Site`];
+//! [`zone_file`] writes them as RFC 1035 5 has it; [`questions`] says what a resolver is to be asked, and [`compare()`] judges
 //! the answers.
 //!
 //! STANDARDS: RFC 1035 (zone files), RFC 7208 (SPF), RFC 6376 and RFC 8463 (DKIM), RFC 7489 (DMARC), RFC 8461 (MTA-STS),
