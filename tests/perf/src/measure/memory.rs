@@ -13,9 +13,24 @@ pub async fn measure(side: &Side, load: &Load, figures: &mut Figures) -> Outcome
         "MiB",
         before as f64 / 1024.0,
     );
+    for tls in [false, true] {
+        connections(side, load, tls, figures).await?;
+    }
+    Ok(())
+}
+
+/// What idle connections take beside what is there without them.
+async fn connections(side: &Side, load: &Load, tls: bool, figures: &mut Figures) -> Outcome<()> {
+    let how = if tls { "under TLS" } else { "without TLS" };
+    settle(side).await?;
+    let before = processes::pss_kib(&side.roots())?;
     let mut sessions = Vec::new();
     for number in 0..load.idle {
-        let mut imap = Imap::login_tls(side.imaps, &user(number % USERS), PASSWORD).await?;
+        let user = number % USERS;
+        let mut imap = match tls {
+            true => Imap::login_tls(side.imaps, &self::user(user), PASSWORD).await?,
+            false => side.session(user).await?,
+        };
         imap.command("SELECT INBOX").await?;
         imap.idle().await?;
         sessions.push(imap);
@@ -24,14 +39,14 @@ pub async fn measure(side: &Side, load: &Load, figures: &mut Figures) -> Outcome
     let with = processes::pss_kib(&side.roots())?;
     figures.lower(
         format!(
-            "all processes with {} idle IMAP connections under TLS, PSS",
+            "all processes with {} idle IMAP connections {how}, PSS",
             load.idle
         ),
         "MiB",
         with as f64 / 1024.0,
     );
     figures.lower(
-        "an idle IMAP connection under TLS, PSS",
+        format!("an idle IMAP connection {how}, PSS"),
         "KiB",
         with.saturating_sub(before) as f64 / load.idle as f64,
     );
