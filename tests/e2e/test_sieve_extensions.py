@@ -1,6 +1,7 @@
 """Each extension that is announced, through a real delivery: the scripts follow the examples of the RFC that is named."""
 
 import re
+import smtplib
 import socket
 import tempfile
 import textwrap
@@ -272,6 +273,27 @@ def test_notify_and_redirect_with_reports(suite, account):
     suite.wait_messages(other, 1)
     suite.wait_messages(account, 1)
     assert b"Action: delivered" in suite.wait_messages(sender, 1)[0]
+
+
+def test_envelope_dsn(suite, account):
+    """RFC 6009 4: each condition is tested for itself, and what was not given matches nothing."""
+    put(suite, account, """
+        require ["envelope", "envelope-dsn", "fileinto", "mailbox"];
+        if allof (envelope :is "notify" "SUCCESS", envelope :is "notify" "DELAY", not envelope :is "notify" "FAILURE",
+                  envelope :is "ret" "HDRS", envelope :is "envid" "QQ=314159",
+                  envelope :is "orcpt" "rfc822;Ken@elsewhere.example") {
+            fileinto :create "Told";
+        }
+        elsif not envelope :matches ["notify", "ret", "envid", "orcpt"] "*" {
+            fileinto :create "Silent";
+        }
+    """)
+    with smtplib.SMTP(*suite.address("mx")) as client:
+        client.sendmail("joe@example.net", [account], PLAIN, mail_options=["RET=HDRS", "ENVID=QQ+3D314159"],
+                        rcpt_options=["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;Ken@elsewhere.example"])
+    suite.wait_messages(account, 1, "Told")
+    suite.send(account, body=PLAIN)
+    suite.wait_messages(account, 1, "Silent")
 
 
 def test_lists_of_the_administrator(make_suite):

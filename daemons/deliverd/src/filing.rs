@@ -3,18 +3,54 @@
 use crate::copies::Copy;
 use crate::delivery::{Delivery, Directory, Message, PARSED_MAX, Plan, Store, status};
 use crate::script::{Filed, Outcome as Ran, Run, Scripts, Sent};
-use ipc::api::deliverd::{Deliver, FollowUp};
+use ipc::api::deliverd::{Deliver, FollowUp, LocalRecipient};
 use ipc::api::stored;
 use ipc::{Fault, FaultKind};
+use sieve::engine::Envelope;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-use types::{Address, Body, Enhanced, Octets, Outcome};
+use types::{Address, Body, Enhanced, Octets, Outcome, Ret};
 
 /// Octets that a message of a script may have to travel to queued.
 const SENT_MAX: usize = 64 * 1024;
+
+/// What the envelope asks of reports, in the words of the SMTP parameters (RFC 6009 4): what was not given is not there, and
+/// each condition of NOTIFY stands for itself.
+fn dsn(call: &Deliver, recipient: Option<&LocalRecipient>) -> Vec<(Envelope, String)> {
+    let mut all = Vec::new();
+    if let Some(ret) = call.ret {
+        let ret = match ret {
+            Ret::Full => "FULL",
+            Ret::Headers => "HDRS",
+        };
+        all.push((Envelope::Ret, ret.to_owned()));
+    }
+    if let Some(envid) = &call.envid {
+        all.push((Envelope::Envid, envid.clone()));
+    }
+    let Some(recipient) = recipient else {
+        return all;
+    };
+    if let Some(orcpt) = &recipient.orcpt {
+        all.push((Envelope::Orcpt, orcpt.clone()));
+    }
+    let notify = recipient.notify;
+    if notify.explicit {
+        let never = !(notify.success || notify.failure || notify.delay);
+        let conditions = [
+            (never, "NEVER"),
+            (notify.success, "SUCCESS"),
+            (notify.failure, "FAILURE"),
+            (notify.delay, "DELAY"),
+        ];
+        let given = conditions.iter().filter(|(given, _)| *given);
+        all.extend(given.map(|(_, word)| (Envelope::Notify, (*word).to_owned())));
+    }
+    all
+}
 
 impl<D: Directory, S: Store> Delivery<D, S> {
     /// Has each copy's scripts decide on it.
@@ -68,14 +104,14 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         let recipient = call
             .recipients
             .iter()
-            .find(|recipient| Some(&recipient.index) == first)
-            .map_or(&copy.name, |recipient| &recipient.address);
+            .find(|recipient| Some(&recipient.index) == first);
         let run = Run {
             id: call.id,
             account,
             name: &copy.name,
             sender: call.sender.as_ref(),
-            recipient,
+            recipient: recipient.map_or(&copy.name, |recipient| &recipient.address),
+            dsn: dsn(call, recipient),
             octets: &octets,
             cut: (body.len() as u64) < call.body.len(),
             now: now(),

@@ -68,6 +68,8 @@ pub(crate) struct Run<'a> {
     pub(crate) name: &'a Address,
     pub(crate) sender: Option<&'a Address>,
     pub(crate) recipient: &'a Address,
+    /// Further parts of the envelope.
+    pub(crate) dsn: Vec<(Envelope, String)>,
     /// The message with its trace fields, perhaps cut off at the end.
     pub(crate) octets: &'a [u8],
     /// It is cut off: what a script makes of it cannot take its place.
@@ -260,6 +262,9 @@ impl Scripts {
             .with_user_address(run.name.to_string())
             .with_envelope(Envelope::From, sender)
             .with_envelope(Envelope::To, run.recipient.to_string());
+        for (part, value) in &run.dsn {
+            context.set_envelope(*part, value.as_str());
+        }
         let mut state = State::default();
         let main = Script::Personal(String::new());
         let mut input = Input::script(main, Arc::clone(&script.compiled));

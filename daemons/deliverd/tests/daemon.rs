@@ -89,6 +89,8 @@ fn deliver(body: Body) -> Deliver {
         trace: TraceId(2),
         arrived: 1_700_000_000,
         sender: None,
+        ret: None,
+        envid: None,
         recipients: vec![LocalRecipient {
             index: 4,
             address: "you@us.example".parse().unwrap(),

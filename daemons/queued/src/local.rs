@@ -131,6 +131,8 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<Delivered, Fault> {
         trace: message.head.trace,
         arrived: message.head.arrived,
         sender: message.head.envelope.sender.clone(),
+        ret: message.head.envelope.ret,
+        envid: message.head.envelope.envid.clone(),
         recipients: recipients.collect(),
         prefix: Octets(content.prefix.clone()),
         body: match &content.body {

@@ -2,7 +2,7 @@
 
 use crate::operation;
 use serde::{Deserialize, Serialize};
-use types::{Address, Body, Notify, Octets, Outcome, QueueId, TraceId};
+use types::{Address, Body, Notify, Octets, Outcome, QueueId, Ret, TraceId};
 
 /// Delivers a message to local recipients. Idempotent by (id, recipient index): what the store has, it does not take
 /// twice.
@@ -16,6 +16,10 @@ pub struct Deliver {
     pub arrived: u64,
     /// The reverse-path.
     pub sender: Option<Address>,
+    /// MAIL's RET, for scripts.
+    pub ret: Option<Ret>,
+    /// MAIL's ENVID, for scripts.
+    pub envid: Option<String>,
     /// Which recipients.
     pub recipients: Vec<LocalRecipient>,
     /// Trace header fields before the body. deliverd adds Return-Path and Delivered-To.
@@ -32,9 +36,9 @@ pub struct LocalRecipient {
     pub index: u16,
     /// RCPT.
     pub address: Address,
-    /// RCPT's ORCPT, for redirects.
+    /// RCPT's ORCPT, for redirects and scripts.
     pub orcpt: Option<String>,
-    /// RCPT's NOTIFY, for redirects.
+    /// RCPT's NOTIFY, for redirects and scripts.
     pub notify: Notify,
 }
 

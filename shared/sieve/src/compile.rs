@@ -86,7 +86,7 @@ pub fn capabilities() -> Vec<String> {
     names
 }
 
-/// Not offered: what needs a trigger in IMAP, a converter, deadlines in the queue, DSN parameters at delivery; and what
+/// Not offered: what needs a trigger in IMAP, a converter, deadlines in the queue; and what
 /// belongs to another product.
 fn offered(capability: &Capability) -> bool {
     !matches!(
@@ -96,7 +96,6 @@ fn offered(capability: &Capability) -> bool {
             | Capability::ImapSieve
             | Capability::Convert
             | Capability::EnvelopeDeliverBy
-            | Capability::EnvelopeDsn
             | Capability::RedirectDeliverBy
             | Capability::Expressions
             | Capability::While

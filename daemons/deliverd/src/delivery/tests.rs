@@ -153,6 +153,8 @@ fn call(recipients: &[&str], body: &str) -> Deliver {
         trace: TraceId(8),
         arrived: 1_700_000_000,
         sender: Some("me@there.example".parse().unwrap()),
+        ret: None,
+        envid: None,
         recipients: recipients.collect(),
         prefix: b"Received: by us\r\n".as_slice().into(),
         body: Body::Inline(body.as_bytes().into()),
