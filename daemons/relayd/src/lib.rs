@@ -38,19 +38,29 @@ mod attempt;
 mod config;
 mod connection;
 mod content;
+mod demand;
 mod dkim;
 mod dns;
+mod explain;
 pub mod fuzz;
 mod pool;
+mod result;
 mod service;
 mod signing;
+mod sts;
 mod tls;
+mod tlsa;
 mod transaction;
+mod transport;
 mod verdict;
+mod verify;
 
 pub use arc::Sealing;
 pub use config::{AddressOrder, Config, EightBit, Protocol, RouteConfig, TlsMode};
+pub use explain::{Explanation, HostExplanation, explain};
+pub use result::{PolicyType, Problem, ResultType, TlsResult};
 pub use signing::{DomainSigning, Form, Signing};
+pub use transport::{DestinationTls, Dnssec, Level, MinVersion, Transport};
 
 use ipc::api::relayd::Relay;
 use runtime::{Failure, Needs, Setting, Start};
@@ -64,6 +74,7 @@ use types::Role;
 /// A route that makes no sense.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
     config.signing.validate().map_err(Failure::new)?;
+    config.tls.validate().map_err(Failure::new)?;
     for route in &config.route {
         if route.pattern.is_empty() || route.host.is_empty() {
             return Err(Failure::new(
@@ -82,7 +93,10 @@ pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
         .iter()
         .filter_map(|route| route.password_file.clone());
     Ok(Needs {
-        read: passwords.chain(config.tls_ca_file.clone()).collect(),
+        read: passwords
+            .chain(config.tls_ca_file.clone())
+            .chain(config.tls.trust_anchors.clone())
+            .collect(),
         ..Needs::default()
     })
 }
@@ -98,9 +112,6 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| start.suite().hostname.clone())
         .to_ascii_lowercase();
-    let dns = dns::Dns::new(&config)
-        .map_err(|error| Failure::new(format!("the resolver cannot be set up: {error}")))?;
-    let tls = tls::TlsClient::new(config.tls_ca_file.as_deref()).map_err(Failure::new)?;
     let signer = config.dkim.then(|| {
         let keyd = ipc::blocking::Client::new(Role::Relayd, Role::Keyd, start.socket(Role::Keyd));
         dkim::Signer::new(
@@ -113,16 +124,12 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         .arc
         .enabled
         .then(|| arc::Sealer::new(config.arc.clone(), &start.suite().hostname));
-    let client = attempt::Client {
-        config,
-        hostname,
-        dns,
-        tls,
-        pool: pool::Pool::default(),
-    };
+    let client = attempt::Client::new(config, hostname).map_err(Failure::new)?;
     let service = Arc::new(service::Service::new(client, signer, sealer));
     let idle = service.clone();
     let reaper = tokio::spawn(async move { idle.client.close_idle().await });
+    let policies = service.clone();
+    let renewer = tokio::spawn(async move { policies.client.renew_policies().await });
     let answering = service.clone();
     let router = ipc::Router::new(Role::Relayd).on(move |context, call: Relay| {
         let service = answering.clone();
@@ -130,6 +137,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     });
     let served = start.serve(router).await;
     reaper.abort();
+    renewer.abort();
     service.client.close_all().await;
     served.map_err(|error| Failure::new(error.to_string()))
 }
