@@ -57,11 +57,11 @@ pub fn sts_policy(octets: &[u8]) {
         return;
     };
     assert!(policy.mode == sts::Mode::None || !policy.mx.is_empty());
+    assert!(!policy.names("") && !policy.names("."));
     for pattern in &policy.mx {
         let name = pattern.strip_prefix("*.").unwrap_or(pattern);
         assert!(pattern != name || policy.names(name), "{name}");
         assert!(policy.names(&pattern.replacen('*', "x", 1)), "{pattern}");
-        assert!(!policy.names(&format!("a.b.{name}.invalid")), "{name}");
     }
 }
 
