@@ -2,9 +2,12 @@
 exchangers with real certificates, servers of policies, and a signed tree of zones. Each case delivers, waits or comes back, and
 says why."""
 
+import json
 import re
 import ssl
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +66,7 @@ leaf_only = lambda ca, host, domain: ca.host(host, with_authority=False)
 for_domain = lambda ca, host, domain: ca.host(domain)
 stranger = lambda ca, host, domain: ca.host("elsewhere.example")
 expired = lambda ca, host, domain: ca.host(host, expired=True)
+selfmade = lambda ca, host, domain: ca.host(host, self_signed=True)
 own = lambda ca, host, domain: ca.host("elsewhere.example", expired=True, self_signed=True)
 
 ee = lambda selector, matching: lambda ca, identity: tlsa(3, selector, matching, identity.certificate)
@@ -126,12 +130,12 @@ STS = [
     Case("wildcard", [Host(good)], "tls", "verified", sts=Sts(mx="*.wildcard.plain")),
     Case("enforce-expired", [Host(expired)], "deferred", "certificate-expired", sts=Sts()),
     Case("enforce-name", [Host(stranger)], "deferred", "certificate-host-mismatch", sts=Sts()),
-    Case("enforce-own", [Host(own)], "deferred", "certificate-not-trusted", sts=Sts()),
+    Case("enforce-own", [Host(selfmade)], "deferred", "certificate-not-trusted", sts=Sts()),
     Case("enforce-clear", [Host(None)], "deferred", "starttls-not-supported", sts=Sts()),
     Case("enforce-unnamed", [Host(good)], "deferred", "not in the MTA-STS policy", sts=Sts(mx="mx.example")),
     Case("enforce-gone", [Host(good, listening=False)], "deferred", "cannot connect", sts=Sts()),
-    Case("enforce-second", [Host(own), Host(good)], "tls", "certificate-not-trusted", at=1, sts=Sts(mx="*.enforce-second.plain")),
-    Case("testing-own", [Host(own)], "tls", "certificate-not-trusted", sts=Sts(mode="testing")),
+    Case("enforce-second", [Host(selfmade), Host(good)], "tls", "certificate-not-trusted", at=1, sts=Sts(mx="*.enforce-second.plain")),
+    Case("testing-own", [Host(selfmade)], "tls", "certificate-not-trusted", sts=Sts(mode="testing")),
     Case("testing-clear", [Host(None)], "clear", "starttls-not-supported", sts=Sts(mode="testing")),
     Case("testing-unnamed", [Host(good)], "tls", "validation-failure", sts=Sts(mode="testing", mx="mx.example")),
     Case("mode-none", [Host(own)], "tls", None, sts=Sts(mode="none")),
@@ -147,8 +151,8 @@ STS = [
     # RFC 8461 2: DANE decides.
     Case("both-bad", [Host(good, [other])], "deferred", "tlsa-invalid", SIGNED, sts=Sts()),
     Case("both-good", [Host(own, same)], "tls", "DANE", SIGNED, sts=Sts()),
-    Case("both-unusable", [Host(own, [pkix])], "deferred", "certificate-not-trusted", SIGNED, sts=Sts()),
-    Case("sts-only", [Host(own)], "deferred", "certificate-not-trusted", SIGNED, sts=Sts()),
+    Case("both-unusable", [Host(selfmade, [pkix])], "deferred", "certificate-not-trusted", SIGNED, sts=Sts()),
+    Case("sts-only", [Host(selfmade)], "deferred", "certificate-not-trusted", SIGNED, sts=Sts()),
 ]
 
 TABLE = [
@@ -158,7 +162,7 @@ TABLE = [
     Case("dane-without-sts", [Host(own)], "tls", None, sts=Sts(), entry={"policy": "dane"}),
     Case("sts-without-dane", [Host(good, [other])], "tls", "verified", SIGNED, sts=Sts(), entry={"policy": "mta-sts"}),
     Case("must-sts", [Host(good)], "deferred", "validation-failure", entry={"policy": "mta-sts-only"}),
-    Case("must-sts-testing", [Host(own)], "deferred", "certificate-not-trusted", sts=Sts(mode="testing"),
+    Case("must-sts-testing", [Host(selfmade)], "deferred", "certificate-not-trusted", sts=Sts(mode="testing"),
          entry={"policy": "mta-sts-only"}),
     Case("may", [Host(None, [other])], "clear", None, SIGNED, sts=Sts(), entry={"policy": "may"}),
     Case("none", [Host(good)], "clear", None, entry={"policy": "none"}),
@@ -167,7 +171,7 @@ TABLE = [
     Case("encrypt-old", [Host(own, options={"newest": ssl.TLSVersion.TLSv1_2})], "deferred", "validation-failure",
          entry={"policy": "encrypt", "min_version": "1.3"}),
     Case("verify", [Host(good)], "tls", "verified", entry={"policy": "verify"}),
-    Case("verify-own", [Host(own)], "deferred", "certificate-not-trusted", entry={"policy": "verify"}),
+    Case("verify-own", [Host(selfmade)], "deferred", "certificate-not-trusted", entry={"policy": "verify"}),
     Case("secure", [Host(good)], "tls", "verified", entry={"policy": "secure"}),
     Case("secure-name", [Host(stranger)], "deferred", "certificate-host-mismatch", entry={"policy": "secure"}),
     Case("secure-names", [Host(stranger)], "tls", "verified", entry={"policy": "secure", "names": [".example"]}),
@@ -275,7 +279,7 @@ class House:
         return next((entry["last"] for entry in self.suite.queue() if to in str(entry["to"]) and entry["last"]), None)
 
     def report(self, to):
-        return next((mail for mail in self.suite.messages(USER) if to.encode() in mail and b"report-type=delivery-status" in mail), None)
+        return next((mail for mail in self.suite.messages(USER) if to.encode() in mail and b"multipart/report" in mail), None)
 
     def log(self, *words):
         """Lines of the log with all of these."""
@@ -293,8 +297,14 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    made = House(tmp_path_factory.mktemp("transport"))
+def house():
+    # pytest's own folders are for nobody but us.
+    with tempfile.TemporaryDirectory(prefix="ph-transport-") as folder:
+        yield from _house(Path(folder))
+
+
+def _house(folder):
+    made = House(folder)
     # All at once: each case is then only waited for.
     for case in ALL:
         made.send(case)
@@ -371,7 +381,6 @@ def test_a_policy_is_fetched_once_and_remembered(house):
 def test_the_tool_says_what_is_demanded_and_why(house):
     def tls(domain, *options):
         found = house.suite.run("--json", "tls", domain, *options, check=False)
-        import json
         return found.returncode, json.loads(found.stdout)
 
     code, found = tls("ee.signed", "--connect")

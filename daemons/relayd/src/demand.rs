@@ -65,8 +65,6 @@ struct Ground<'a> {
     believed: bool,
     mx: Option<Proven>,
     sts: Option<&'a Sts>,
-    /// Names of a certificate by our own table.
-    names: Option<&'a (dyn Fn(&str) -> Vec<String> + Sync)>,
 }
 
 impl Client {
@@ -91,7 +89,6 @@ impl Client {
             true => Some(self.sts_policy(domain, wish).await),
             false => None,
         };
-        let names = |host: &str| rule.certificate_names(host, domain);
         let ground = Ground {
             wish,
             domain,
@@ -108,7 +105,6 @@ impl Client {
             believed: found.mx != Some(Proven::Insecure),
             mx: found.mx,
             sts: sts.as_ref(),
-            names: Some(&names),
         };
         let steps = self.steps(&ground, found).await;
         Ok(Way {
@@ -133,7 +129,6 @@ impl Client {
         let entry = self.rules.next_hop(&host, port);
         let rule = entry.unwrap_or_else(|| route_rule(route, login.is_some(), &self.rules));
         let found = self.dns.host(&route.host).await?;
-        let names = |name: &str| rule.certificate_names(name, &host);
         let ground = Ground {
             wish,
             domain: &host,
@@ -150,7 +145,6 @@ impl Client {
             believed: true,
             mx: None,
             sts: None,
-            names: Some(&names),
         };
         let steps = self.steps(&ground, found).await;
         Ok(Way {
@@ -208,10 +202,11 @@ impl Client {
             source,
             why,
         };
-        if level.wants_dane() && ground.believed {
-            if let Some(demand) = self.by_tlsa(ground, host, &made).await? {
-                return Ok(demand);
-            }
+        if level.wants_dane()
+            && ground.believed
+            && let Some(demand) = self.by_tlsa(ground, host, &made).await?
+        {
+            return Ok(demand);
         }
         if level == Level::DaneOnly {
             let why = match (ground.believed, host.bases.is_empty()) {
@@ -232,33 +227,26 @@ impl Client {
         {
             return Ok(demand);
         }
-        let names = ground.names.map(|names| names(&host.name));
-        let ours = match (level, names) {
-            (Level::Verify | Level::Secure, Some(names)) => {
-                let why = format!("our table says {}", level.name());
-                made(Security::Names(names), PolicyType::NoPolicyFound, why)
+        let (security, why) = match level {
+            Level::Verify | Level::Secure => {
+                let names = ground.rule.certificate_names(&host.name, ground.domain);
+                (
+                    Security::Names(names),
+                    format!("our table says {}", level.name()),
+                )
             }
-            (Level::Encrypt, _) => made(
-                Security::Encrypt,
-                PolicyType::NoPolicyFound,
-                "our table says encrypt".to_owned(),
-            ),
-            (Level::None, _) => made(
-                Security::None,
-                PolicyType::NoPolicyFound,
-                "our table says none".to_owned(),
-            ),
-            (Level::May, _) => made(
+            Level::Encrypt => (Security::Encrypt, "our table says encrypt".to_owned()),
+            Level::None => (Security::None, "our table says none".to_owned()),
+            Level::May => (
                 Security::May { watch: Vec::new() },
-                PolicyType::NoPolicyFound,
                 "opportunistic".to_owned(),
             ),
-            _ => made(
+            _ => (
                 Security::May { watch: Vec::new() },
-                PolicyType::NoPolicyFound,
                 "it publishes no policy".to_owned(),
             ),
         };
+        let ours = made(security, PolicyType::NoPolicyFound, why);
         if !ground.wish.require_tls {
             return Ok(ours);
         }

@@ -100,13 +100,7 @@ fn explain(url: &str, error: &reqwest::Error) -> Problem {
     let mut inner: Option<&(dyn Error + 'static)> = error.source();
     while let Some(cause) = inner {
         text = cause.to_string();
-        let tls = cause.downcast_ref::<rustls::Error>().or_else(|| {
-            cause
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-                .and_then(|error| error.downcast_ref::<rustls::Error>())
-        });
-        if let Some(rustls::Error::InvalidCertificate(_)) = tls {
+        if let Some(rustls::Error::InvalidCertificate(_)) = of_tls(cause) {
             kind = ResultType::StsWebpkiInvalid;
         }
         inner = cause.source();
@@ -115,6 +109,17 @@ fn explain(url: &str, error: &reqwest::Error) -> Problem {
         "no answer in time".clone_into(&mut text);
     }
     Problem::new(kind, format!("{url}: {text}"))
+}
+
+/// What TLS said, below the errors of input and output that it is wrapped in.
+fn of_tls<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    while let Some(inner) = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref)
+    {
+        error = inner;
+    }
+    error.downcast_ref()
 }
 
 /// The hosts of policies, found as all other hosts are.
