@@ -297,7 +297,7 @@ impl Client {
                 Err(error) => {
                     let kind = match error {
                         Unknown::Bogus(_) => ResultType::DnssecInvalid,
-                        Unknown::NoAnswer(_) => ResultType::ValidationFailure,
+                        Unknown::NoAnswer(_) | Unknown::Refused(_) => ResultType::ValidationFailure,
                     };
                     let text = format!("the TLSA records of {base} cannot be known: {error}");
                     return Err(refuse(PolicyType::Tlsa, kind, host, text));

@@ -149,7 +149,7 @@ impl Dns {
                 self.signed.store(true, Relaxed);
                 Some(validating)
             }
-            Err(Unknown::Bogus(reason)) => {
+            Err(Unknown::Bogus(reason) | Unknown::Refused(reason)) => {
                 tracing::warn!(
                     reason,
                     "the name servers give no signatures (DNSSEC): there is no DANE; a validating name server on this host would do"

@@ -42,9 +42,12 @@ pub enum Unknown {
     /// It should be signed, and is not, or wrongly: a mistake, or somebody on the way.
     #[error("DNSSEC validation failed: {0}")]
     Bogus(String),
-    /// No server answered, or only with an error.
+    /// No server answered, or only that it failed.
     #[error("{0}")]
     NoAnswer(String),
+    /// The server answers, and not such questions.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// An answer.
@@ -118,8 +121,8 @@ impl Validating {
     /// Whether the name servers give what is needed: the zone that trust begins at must prove itself.
     ///
     /// # Errors
-    /// [`Unknown::Bogus`] if they leave the signatures out, or the trust anchor is not the zone's; [`Unknown::NoAnswer`] if
-    /// that cannot be known now.
+    /// [`Unknown::Bogus`] if they leave the signatures out, or the trust anchor is not the zone's; [`Unknown::Refused`] if they
+    /// are servers of some zones only; [`Unknown::NoAnswer`] if that cannot be known now.
     pub async fn works(&self) -> Result<(), Unknown> {
         let mut last = Unknown::Bogus("there is no trust anchor".to_owned());
         for anchor in &self.anchors {
@@ -295,6 +298,9 @@ fn denial(name: &Name, error: NetError) -> Result<Found, Unknown> {
         NetError::Dns(error @ (DnsError::Nsec { .. } | DnsError::DnssecBogus)) => {
             Err(Unknown::Bogus(format!("{name}: {error}")))
         }
+        NetError::Dns(DnsError::ResponseCode(
+            code @ (ResponseCode::Refused | ResponseCode::NotImp | ResponseCode::FormErr),
+        )) => Err(Unknown::Refused(format!("{name}: {code}"))),
         other => Err(Unknown::NoAnswer(other.to_string())),
     }
 }
