@@ -79,6 +79,8 @@ pub enum Command {
     /// The DNS records that domains need.
     #[command(subcommand)]
     Dns(Dns),
+    /// Show how mail to a domain is protected on its way, and why.
+    Tls(Tls),
     /// The mail queue.
     #[command(subcommand)]
     Queue(Queue),
@@ -459,6 +461,21 @@ pub enum Dns {
         #[arg(long, value_name = "ADDRESS")]
         resolver: Option<String>,
     },
+}
+
+/// Protection on the way.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Shown is what relayd would demand of each host of the destination with the settings of now: by the table \
+    [relayd.tls], by DANE (TLSA records in signed zones), by MTA-STS. What it remembers of earlier policies is not known here. \
+    The exit status is 3 if a host would not be tried, or did not live up to it."
+)]
+pub struct Tls {
+    /// The domain.
+    pub domain: String,
+    /// Connect to each host, start TLS and see whether it is as demanded. No mail is sent.
+    #[arg(long)]
+    pub connect: bool,
 }
 
 /// The queue.

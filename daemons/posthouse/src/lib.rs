@@ -81,6 +81,9 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
     if let Command::Check { offline } = command {
         return command::check::run(place, json, offline).await;
     }
+    if let Command::Tls(options) = command {
+        return command::tls::run(place, json, options).await;
+    }
     if let Command::Verify(options) = command {
         return command::backup::verify(place, json, options).await;
     }
@@ -122,6 +125,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::Run { .. }
         | Command::Up(_)
         | Command::Check { .. }
+        | Command::Tls(_)
         | Command::Verify(_)
         | Command::Restore(_)
         | Command::Schema(_)

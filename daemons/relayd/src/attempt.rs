@@ -1,15 +1,20 @@
 //! One attempt at one destination: which way, which hosts in which order, and what becomes of each recipient.
 
-use crate::config::{Config, Protocol, RouteConfig, TlsMode};
-use crate::connection::{self, Connection, Endpoint, Login, Policy, Site};
-use crate::dns::{Dns, Host, NoHosts};
+use crate::config::{Config, RouteConfig};
+use crate::connection::{self, Connection, Endpoint, Login, OpenError, Policy, Site};
+use crate::demand::{Demand, Step, Way, Wish, nothing_tried};
+use crate::dns::{Dns, NoHosts};
 use crate::pool::Pool;
+use crate::result::{Problem, ResultType, TlsResult};
+use crate::sts;
 use crate::tls::TlsClient;
 use crate::transaction::{self, Interrupted, Job, Outcomes};
-use crate::verdict::{by_class, status};
+use crate::transport::Rules;
+use crate::verdict::{by_class, status, with_host};
 use ipc::api::relayd::Relayed;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use types::{Enhanced, Outcome, Status};
 
 /// What every attempt needs.
@@ -20,13 +25,10 @@ pub(crate) struct Client {
     pub(crate) dns: Dns,
     pub(crate) tls: TlsClient,
     pub(crate) pool: Pool,
-}
-
-/// A way to a destination.
-struct Way {
-    hosts: Vec<Host>,
-    port: u16,
-    policy: Policy,
+    pub(crate) rules: Rules,
+    pub(crate) sts: sts::Cache,
+    /// Made when the first policy is fetched.
+    pub(crate) fetcher: OnceCell<sts::Fetcher>,
 }
 
 /// What became of one host.
@@ -34,51 +36,102 @@ enum Visit {
     /// Every recipient that was asked for has its outcome.
     Finished { dsn: bool, host: String },
     /// The host was not to be had, or went away; the others may be asked.
-    Failed(Status),
+    Failed(Failed),
     /// It went away when it had the whole message.
     Uncertain { status: Status, host: String },
 }
 
+struct Failed {
+    status: Status,
+    /// It is only this message that asks too much.
+    demanding: bool,
+}
+
+impl Failed {
+    fn of(status: Status) -> Self {
+        Self {
+            status,
+            demanding: false,
+        }
+    }
+}
+
 impl Client {
+    /// # Errors
+    /// No resolver configuration, an unreadable `tls_ca_file`.
+    pub(crate) fn new(config: Config, hostname: String) -> Result<Self, String> {
+        Ok(Self {
+            dns: Dns::new(&config)
+                .map_err(|error| format!("the resolver cannot be set up: {error}"))?,
+            tls: TlsClient::new(config.tls_ca_file.as_deref())?,
+            pool: Pool::default(),
+            rules: Rules::of(&config.tls),
+            sts: sts::Cache::new(&config.tls),
+            fetcher: OnceCell::new(),
+            config,
+            hostname,
+        })
+    }
+
     /// Delivers to all recipients of the job, as far as that goes now.
     pub(crate) async fn deliver(&self, job: &Job, domain: &str, route: Option<&str>) -> Relayed {
         let mut outcomes = Outcomes::new();
-        let way = match self.way(job, domain, route).await {
-            Ok(way) => way,
-            Err(none) => {
-                for recipient in &job.recipients {
-                    outcomes.insert(recipient.index, none.outcome.clone());
-                }
-                return Relayed {
-                    outcomes: outcomes.into_iter().collect(),
-                    dsn_passed: false,
-                    host: None,
-                    destination_down: none.down,
-                };
-            }
-        };
         let mut relayed = Relayed {
             outcomes: Vec::new(),
             dsn_passed: false,
             host: None,
             destination_down: false,
         };
+        let wish = Wish {
+            require_tls: job.require_tls,
+            tls_optional: job.traits.tls_optional,
+            trace: job.trace,
+        };
+        let way = match self.way(wish, domain, route).await {
+            Ok(way) => way,
+            Err(none) => {
+                let all = job.recipients.iter();
+                relayed.outcomes = all
+                    .map(|recipient| (recipient.index, none.outcome.clone()))
+                    .collect();
+                relayed.destination_down = none.down;
+                return relayed;
+            }
+        };
         let mut failures = Vec::new();
-        for endpoint in way.endpoints(self.config.max_addresses) {
-            match self.visit(job, &endpoint, &way.policy, &mut outcomes).await {
+        // Whether something went wrong that would have gone wrong for every message.
+        let mut down = false;
+        for turn in way.turns(self.config.max_addresses) {
+            let visit = match turn {
+                Turn::Skip { status } => Visit::Failed(Failed {
+                    status: status.clone(),
+                    demanding: job.require_tls,
+                }),
+                Turn::Try { endpoint, demand } => {
+                    let visit = self
+                        .visit(job, &way.next_hop, &endpoint, demand, &mut outcomes)
+                        .await;
+                    if let Visit::Failed(_) = &visit
+                        && outcomes.len() >= job.recipients.len()
+                    {
+                        // It went away, but not before it had said all that was to be said.
+                        relayed.host = Some(endpoint.label());
+                        break;
+                    }
+                    visit
+                }
+            };
+            match visit {
                 Visit::Finished { dsn, host } => {
                     relayed.dsn_passed = dsn;
                     relayed.host = Some(host);
                     break;
                 }
-                Visit::Failed(status) => {
-                    tracing::info!(trace = %job.trace, host = endpoint.label(), reply = %status, "host failed");
-                    failures.push(status);
-                    if outcomes.len() >= job.recipients.len() {
-                        // It went away, but not before it had said all that was to be said.
-                        relayed.host = Some(endpoint.label());
-                        break;
-                    }
+                Visit::Failed(failed) => {
+                    let host = failed.status.host.as_deref().unwrap_or("no host");
+                    tracing::info!(trace = %job.trace, host, reply = %failed.status, "host failed");
+                    down |= !failed.demanding;
+                    failures.push(failed.status);
                 }
                 Visit::Uncertain { status, host } => {
                     relayed.host = Some(host);
@@ -88,7 +141,7 @@ impl Client {
                 }
             }
         }
-        relayed.destination_down |= relayed.host.is_none();
+        relayed.destination_down |= relayed.host.is_none() && (down || failures.is_empty());
         let verdict = weightiest(failures);
         for recipient in &job.recipients {
             outcomes
@@ -99,7 +152,12 @@ impl Client {
         relayed
     }
 
-    async fn way(&self, job: &Job, domain: &str, route: Option<&str>) -> Result<Way, NoHosts> {
+    pub(crate) async fn way(
+        &self,
+        wish: Wish,
+        domain: &str,
+        route: Option<&str>,
+    ) -> Result<Way, NoHosts> {
         let configured = match route {
             Some(route) => Some(self.named_route(route)?),
             None => self
@@ -109,47 +167,13 @@ impl Client {
                 .find(|route| route.matches(domain))
                 .cloned(),
         };
-        let Some(route) = configured else {
-            let hosts = self.dns.exchangers(domain, &self.hostname).await?;
-            let tls = if job.require_tls {
-                TlsMode::Required
-            } else {
-                self.config.tls
-            };
-            let policy = Policy {
-                tls,
-                // RFC 8689 4.2.1 todo: the MX name itself must come from DNSSEC or MTA-STS
-                verify: job.require_tls,
-                protocol: Protocol::Smtp,
-                login: None,
-                watch_loops: true,
-            };
-            return Ok(Way {
-                hosts,
-                port: self.config.port,
-                policy,
-            });
-        };
-        let login = self.login(&route)?;
-        let port = route.effective_port();
-        let tls = match route.tls {
-            TlsMode::Opportunistic | TlsMode::None if job.require_tls => TlsMode::Required,
-            // A password is not for everyone on the way.
-            TlsMode::Opportunistic if login.is_some() => TlsMode::Required,
-            other => other,
-        };
-        let policy = Policy {
-            tls,
-            verify: route.must_verify() || job.require_tls,
-            protocol: route.protocol,
-            login,
-            watch_loops: false,
-        };
-        Ok(Way {
-            hosts: self.dns.host(&route.host).await?,
-            port,
-            policy,
-        })
+        match configured {
+            None => self.by_mx(wish, domain).await,
+            Some(route) => {
+                let login = self.login(&route)?;
+                self.by_route(wish, &route, login).await
+            }
+        }
     }
 
     /// A route by its name in the configuration, or a bare `host:port`.
@@ -170,6 +194,7 @@ impl Client {
             return Err(NoHosts {
                 outcome: Outcome::Temporary(status(451, Enhanced(4, 3, 5), text)),
                 down: false,
+                bogus: false,
             });
         };
         Ok(RouteConfig {
@@ -191,6 +216,7 @@ impl Client {
             NoHosts {
                 outcome: Outcome::Temporary(status(451, Enhanced(4, 3, 5), text)),
                 down: false,
+                bogus: false,
             }
         })?;
         Ok(Some(Login {
@@ -203,10 +229,12 @@ impl Client {
     async fn visit(
         &self,
         job: &Job,
+        domain: &str,
         endpoint: &Endpoint,
-        policy: &Policy,
+        demand: &Demand,
         outcomes: &mut Outcomes,
     ) -> Visit {
+        let policy = &demand.policy;
         if let Some(mut kept) = self.pool.take(endpoint, policy, &self.config) {
             kept.trace = job.trace;
             // That it still lives shows here; if it does not, nothing has been lost.
@@ -215,16 +243,48 @@ impl Client {
                 return self.converse(job, endpoint, policy, kept, outcomes).await;
             }
         }
+        match self.open(domain, endpoint, demand, job.trace).await {
+            Ok(fresh) => self.converse(job, endpoint, policy, fresh, outcomes).await,
+            Err(OpenError {
+                status,
+                problem: Some(problem),
+            }) if job.require_tls => Visit::Failed(required(status, &problem)),
+            Err(error) => Visit::Failed(Failed::of(error.status)),
+        }
+    }
+
+    /// Opens a connection, and tells what became of its security.
+    pub(crate) async fn open(
+        &self,
+        domain: &str,
+        endpoint: &Endpoint,
+        demand: &Demand,
+        trace: types::TraceId,
+    ) -> Result<Connection, OpenError> {
         let site = Site {
             own: &self.hostname,
             config: &self.config,
             tls: &self.tls,
-            trace: job.trace,
+            trace,
         };
-        match connection::open(endpoint, policy, site).await {
-            Ok(fresh) => self.converse(job, endpoint, policy, fresh, outcomes).await,
-            Err(error) => Visit::Failed(error.status),
+        let opened = connection::open(endpoint, &demand.policy, site).await;
+        let (problem, delivered) = match &opened {
+            Ok(connection) => (connection.problem.clone(), true),
+            // A host that did not answer says nothing about TLS.
+            Err(OpenError { problem: None, .. }) => return opened,
+            Err(error) => (error.problem.clone(), false),
+        };
+        if demand.policy.security != connection::Security::None {
+            TlsResult {
+                policy: demand.source,
+                domain: domain.to_owned(),
+                mx: endpoint.label(),
+                problem,
+                delivered,
+            }
+            .log(trace);
         }
+        opened
     }
 
     async fn converse(
@@ -237,6 +297,16 @@ impl Client {
     ) -> Visit {
         let host = connection.description();
         let dsn = connection.offered.dsn;
+        // RFC 8689 4.2.1: then the next host may.
+        if job.require_tls && (connection.tls.is_none() || !connection.offered.require_tls) {
+            let label = connection.label.clone();
+            self.put_away(endpoint, policy, connection);
+            let text = format!("{label} does not support REQUIRETLS");
+            return Visit::Failed(Failed {
+                status: with_host(&label, 550, Enhanced(5, 7, 30), text),
+                demanding: true,
+            });
+        }
         if let Some(why) = transaction::unsuitable(job, &connection, &self.config) {
             for recipient in &job.recipients {
                 outcomes
@@ -265,7 +335,7 @@ impl Client {
             if !std::mem::take(&mut first)
                 && let Err(lost) = connection.command("saying RSET", smtp::client::rset).await
             {
-                return Visit::Failed(lost.status(&connection.label));
+                return Visit::Failed(Failed::of(lost.status(&connection.label)));
             }
             let sent = transaction::send(
                 job,
@@ -281,7 +351,7 @@ impl Client {
                 return if after_end {
                     Visit::Uncertain { status, host }
                 } else {
-                    Visit::Failed(status)
+                    Visit::Failed(Failed::of(status))
                 };
             }
         }
@@ -307,6 +377,18 @@ impl Client {
         }
     }
 
+    /// Fetches policies of MTA-STS again before they are over. Never returns.
+    pub(crate) async fn renew_policies(&self) {
+        let every = Duration::from_secs(self.config.tls.mta_sts_refresh.clamp(60, 3600) / 2);
+        let mut clock = tokio::time::interval(every);
+        loop {
+            clock.tick().await;
+            self.sts
+                .renew(|domain| async move { self.fetch_sts(&domain).await })
+                .await;
+        }
+    }
+
     /// Closes all idle connections: the daemon ends.
     pub(crate) async fn close_all(&self) {
         for connection in self.pool.expired(Duration::ZERO) {
@@ -322,17 +404,61 @@ fn weightiest(failures: Vec<Status>) -> Status {
     failures
         .into_iter()
         .max_by_key(weight)
-        .unwrap_or_else(connection::nothing_tried)
+        .unwrap_or_else(nothing_tried)
+}
+
+/// RFC 8689 4.2.1: what cannot be had for this message comes back to its sender; 5.7.10 is "encryption needed".
+fn required(found: Status, problem: &Problem) -> Failed {
+    let lasting = problem.kind != ResultType::ValidationFailure;
+    let status = Status {
+        code: if lasting { 550 } else { found.code },
+        enhanced: if lasting {
+            Enhanced(5, 7, 10)
+        } else {
+            found.enhanced
+        },
+        text: format!("the message requires TLS (REQUIRETLS): {}", found.text),
+        host: found.host,
+    };
+    Failed {
+        status,
+        demanding: true,
+    }
+}
+
+/// One address in its turn, or a host that has none.
+pub(crate) enum Turn<'a> {
+    Try {
+        endpoint: Endpoint,
+        demand: &'a Demand,
+    },
+    Skip {
+        status: &'a Status,
+    },
 }
 
 impl Way {
-    fn endpoints(&self, most: usize) -> Vec<Endpoint> {
-        let all = self.hosts.iter().flat_map(|host| {
-            host.addresses.iter().map(|address| Endpoint {
-                name: host.name.clone(),
-                address: SocketAddr::new(*address, self.port),
-            })
-        });
-        all.take(most.max(1)).collect()
+    /// All addresses in their order, so many at most.
+    pub(crate) fn turns(&self, most: usize) -> Vec<Turn<'_>> {
+        let mut turns = Vec::new();
+        let mut left = most.max(1);
+        for step in &self.steps {
+            match step {
+                Step::Skip { status, .. } => turns.push(Turn::Skip { status }),
+                Step::Try { host, demand } => {
+                    for address in host.addresses.iter().take(left) {
+                        left -= 1;
+                        turns.push(Turn::Try {
+                            endpoint: Endpoint {
+                                name: host.name.clone(),
+                                address: SocketAddr::new(*address, self.port),
+                            },
+                            demand,
+                        });
+                    }
+                }
+            }
+        }
+        turns
     }
 }

@@ -47,9 +47,7 @@ pub struct Config {
     pub messages_per_connection: u32,
     /// Seconds after which a connection is not used again. 300.
     pub connection_age: u64,
-    /// TLS with mail exchangers: `opportunistic` (default), `none`, `required`.
-    pub tls: TlsMode,
-    /// PEM file of further certificate authorities, for verified connections.
+    /// PEM file of further certificate authorities, for verified connections and for the servers of MTA-STS policies.
     pub tls_ca_file: Option<PathBuf>,
     /// What to do with eight-bit text if the next host does not take it: `bounce` (RFC 6152 3) or `send` regardless
     /// (default; hosts that do not say 8BITMIME and still mind are no more).
@@ -62,6 +60,9 @@ pub struct Config {
     pub signing: crate::Signing,
     /// Seals on what is forwarded.
     pub arc: crate::Sealing,
+    /// How well mail is protected on its way. One word instead of the table is its `policy`.
+    #[serde(deserialize_with = "crate::transport::table_or_word")]
+    pub tls: crate::Transport,
     /// Where certain domains go instead of their mail exchangers. The first match counts.
     pub route: Vec<RouteConfig>,
 }
@@ -88,13 +89,13 @@ impl Default for Config {
             max_idle: 64,
             messages_per_connection: 100,
             connection_age: 300,
-            tls: TlsMode::Opportunistic,
             tls_ca_file: None,
             eight_bit: EightBit::Send,
             dkim: true,
             dkim_keys_cache: 60,
             signing: crate::Signing::default(),
             arc: crate::Sealing::default(),
+            tls: crate::Transport::default(),
             route: Vec::new(),
         }
     }
@@ -113,9 +114,11 @@ pub struct RouteConfig {
     pub host: String,
     /// Its port; 25 (465 with `tls = "implicit"`, 24 for LMTP) if it is not given.
     pub port: Option<u16>,
-    /// `opportunistic` (default), `none`, `required`, `implicit`.
+    /// `opportunistic` (default), `none`, `required`, `implicit`. An entry for the host in `[relayd.tls.destination]` counts
+    /// instead.
     pub tls: TlsMode,
-    /// Whether its certificate must be valid for `host`. By default with `required` and `implicit`.
+    /// Whether its certificate must be valid for `host`. By default with `required` and `implicit`; with `opportunistic` it
+    /// makes TLS a must.
     pub verify: Option<bool>,
     /// Log in as; never without TLS unless `tls = "none"` says so.
     pub username: Option<String>,
@@ -206,12 +209,6 @@ impl RouteConfig {
         self.name
             .clone()
             .unwrap_or_else(|| format!("{}:{}", self.host, self.effective_port()))
-    }
-
-    /// Whether the certificate must be valid.
-    pub(crate) fn must_verify(&self) -> bool {
-        self.verify
-            .unwrap_or(matches!(self.tls, TlsMode::Required | TlsMode::Implicit))
     }
 
     /// Whether mail for this domain (lower case) goes this way.

@@ -1,8 +1,12 @@
 //! One connection to another host: octets, replies, TLS, and the commands that come before a message.
 
-use crate::config::{Config, Protocol, TlsMode};
-use crate::tls::TlsClient;
-use crate::verdict::{status, with_host};
+use crate::config::{Config, Protocol};
+use crate::result::{Problem, ResultType};
+use crate::tls::{Handshake, TlsClient};
+use crate::tlsa::Tlsa;
+use crate::transport::MinVersion;
+use crate::verdict::with_host;
+use crate::verify::Check;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use smtp::client::{self, Capabilities, Reply, ReplyError, ReplyParser};
@@ -45,11 +49,60 @@ impl Lost {
     }
 }
 
+/// How well a connection is protected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Security {
+    /// In the clear.
+    None,
+    /// TLS if it can be had. Whether the certificate has one of the names of `watch` is found out and told, if there are any.
+    May { watch: Vec<String> },
+    /// TLS, with whomever.
+    Encrypt,
+    /// TLS with a certificate of an authority for one of these names; `.example.org` is any below that.
+    Names(Vec<String>),
+    /// TLS with certificates that fit these records (RFC 7672); where they are of an authority, for one of the names. `base` is
+    /// the name that the records stand at.
+    Dane {
+        records: Vec<Tlsa>,
+        names: Vec<String>,
+        base: String,
+    },
+}
+
+impl Security {
+    /// For logs: how the host at the other end is known to be the right one.
+    fn proof(&self) -> &'static str {
+        match self {
+            Self::None | Self::May { .. } | Self::Encrypt => "",
+            Self::Names(_) => " verified",
+            Self::Dane { .. } => " DANE",
+        }
+    }
+
+    fn is_required(&self) -> bool {
+        !matches!(self, Self::None | Self::May { .. })
+    }
+
+    fn check(&self) -> Check {
+        match self {
+            Self::May { watch } if !watch.is_empty() => Check::Names(watch.clone()),
+            Self::None | Self::May { .. } | Self::Encrypt => Check::Nothing,
+            Self::Names(names) => Check::Names(names.clone()),
+            Self::Dane { records, names, .. } => Check::Dane {
+                records: records.clone(),
+                names: names.clone(),
+            },
+        }
+    }
+}
+
 /// How to speak with a host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Policy {
-    pub(crate) tls: TlsMode,
-    pub(crate) verify: bool,
+    pub(crate) security: Security,
+    /// TLS from the first octet (RFC 8314).
+    pub(crate) implicit: bool,
+    pub(crate) min_version: MinVersion,
     pub(crate) protocol: Protocol,
     pub(crate) login: Option<Login>,
     /// RFC 5321 5.1: a host that greets with our own name is ourselves. Not asked of configured routes.
@@ -105,6 +158,10 @@ pub(crate) struct Connection {
     pub(crate) label: String,
     /// `TLSv1.3`; `None` in the clear.
     pub(crate) tls: Option<String>,
+    /// What is known of the host at the other end.
+    proof: &'static str,
+    /// What was not as it should be, and did not matter.
+    pub(crate) problem: Option<Problem>,
     pub(crate) messages: u32,
     pub(crate) opened: Instant,
     /// Of the message that it carries now, for logs.
@@ -116,15 +173,15 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct OpenError {
     pub(crate) status: Status,
-    /// TLS was tried and failed: without it the host may answer.
-    tls_failed: bool,
+    /// What was wrong with TLS, if that was it.
+    pub(crate) problem: Option<Problem>,
 }
 
 impl OpenError {
     fn of(status: Status) -> Self {
         Self {
             status,
-            tls_failed: false,
+            problem: None,
         }
     }
 }
@@ -159,13 +216,18 @@ pub(crate) async fn open(
     site: Site<'_>,
 ) -> Result<Connection, OpenError> {
     match open_once(endpoint, policy, site).await {
-        Err(error) if error.tls_failed && policy.tls == TlsMode::Opportunistic => {
-            tracing::warn!(trace = %site.trace, host = endpoint.label(), reason = %error.status.text, "TLS failed, going on in the clear");
+        Err(OpenError {
+            status,
+            problem: Some(problem),
+        }) if matches!(policy.security, Security::May { .. }) => {
+            tracing::warn!(trace = %site.trace, host = endpoint.label(), reason = %status.text, "TLS failed, going on in the clear");
             let plain = Policy {
-                tls: TlsMode::None,
+                security: Security::None,
                 ..policy.clone()
             };
-            open_once(endpoint, &plain, site).await
+            let mut connection = open_once(endpoint, &plain, site).await?;
+            connection.problem = Some(problem);
+            Ok(connection)
         }
         result => result,
     }
@@ -201,12 +263,14 @@ async fn open_once(
         offered: Capabilities::default(),
         label: label.clone(),
         tls: None,
+        proof: policy.security.proof(),
+        problem: None,
         messages: 0,
         opened: Instant::now(),
         trace: site.trace,
         command_timeout: Config::seconds(config.command_timeout),
     };
-    if policy.tls == TlsMode::Implicit {
+    if policy.implicit {
         connection
             .start_tls(endpoint, policy, tls, connect_timeout)
             .await?;
@@ -222,30 +286,10 @@ async fn open_once(
         return Err(OpenError::of(greeting.status(Some(&label))));
     }
     connection.hello(own, policy).await?;
-    let wants_tls = matches!(policy.tls, TlsMode::Opportunistic | TlsMode::Required);
-    if wants_tls && connection.offered.starttls {
-        let reply = connection
-            .command("saying STARTTLS", client::starttls)
-            .await
-            .map_err(lost)?;
-        if reply.is_positive() {
-            connection
-                .start_tls(endpoint, policy, tls, connect_timeout)
-                .await?;
-            // RFC 3207 4.2: what was learned before counts no more.
-            connection.hello(own, policy).await?;
-        } else if policy.tls == TlsMode::Required {
-            return Err(OpenError::of(reply.status(Some(&label))));
-        }
-    }
-    if policy.tls == TlsMode::Required && connection.tls.is_none() {
-        let text = format!("{label} offers no TLS, which is required");
-        return Err(OpenError::of(with_host(
-            &label,
-            451,
-            Enhanced(4, 7, 4),
-            text,
-        )));
+    if !policy.implicit && policy.security != Security::None {
+        connection
+            .upgrade(endpoint, policy, site, connect_timeout)
+            .await?;
     }
     if policy.watch_loops && connection.offered.host.eq_ignore_ascii_case(own) {
         let text = format!("mail loops back to this host: {label} calls itself {own} too");
@@ -277,6 +321,61 @@ async fn connect(address: SocketAddr, config: &Config) -> std::io::Result<TcpStr
 }
 
 impl Connection {
+    /// STARTTLS (RFC 3207), as far as the host has it and as it is demanded.
+    async fn upgrade(
+        &mut self,
+        endpoint: &Endpoint,
+        policy: &Policy,
+        site: Site<'_>,
+        limit: Duration,
+    ) -> Result<(), OpenError> {
+        let label = self.label.clone();
+        let lost = |lost: Lost| OpenError::of(lost.status(&label));
+        let missing = |text: &str| {
+            let text = format!("{label} {text}");
+            Problem::new(ResultType::StarttlsNotSupported, text)
+        };
+        if !self.offered.starttls {
+            let problem = missing("offers no TLS, which is required");
+            if !policy.security.is_required() {
+                self.problem = Some(problem);
+                return Ok(());
+            }
+            return Err(OpenError {
+                status: with_host(&label, 451, Enhanced(4, 7, 4), problem.text.clone()),
+                problem: Some(problem),
+            });
+        }
+        let reply = self
+            .command("saying STARTTLS", client::starttls)
+            .await
+            .map_err(lost)?;
+        if reply.is_positive() {
+            self.start_tls(endpoint, policy, site.tls, limit).await?;
+            // RFC 3207 4.2: what was learned before counts no more.
+            return self.hello(site.own, policy).await;
+        }
+        let mut problem = missing("refuses STARTTLS");
+        if !reply.is_permanent() {
+            // It has it, and not now.
+            problem.kind = ResultType::ValidationFailure;
+        }
+        if policy.security.is_required() {
+            let mut status = reply.status(Some(&label));
+            if reply.is_permanent() {
+                // It is the connection that is refused, not the message.
+                status.code = 454;
+                status.enhanced.0 = 4;
+            }
+            return Err(OpenError {
+                status,
+                problem: Some(problem),
+            });
+        }
+        self.problem = Some(problem);
+        Ok(())
+    }
+
     async fn start_tls(
         &mut self,
         endpoint: &Endpoint,
@@ -284,32 +383,40 @@ impl Connection {
         tls: &TlsClient,
         limit: Duration,
     ) -> Result<(), OpenError> {
-        let failed = |label: &str, text: String| OpenError {
+        let label = self.label.clone();
+        let failed = |problem: Problem| OpenError {
             status: with_host(
-                label,
+                &label,
                 454,
                 Enhanced(4, 7, 5),
-                format!("TLS with {label}: {text}"),
+                format!("TLS with {label}: {problem}"),
             ),
-            tls_failed: true,
+            problem: Some(problem),
         };
+        let wrong =
+            |text: &str| failed(Problem::new(ResultType::ValidationFailure, text.to_owned()));
         let Some(Stream::Plain(tcp)) = self.stream.take() else {
-            return Err(failed(&self.label, "it is started already".to_owned()));
+            return Err(wrong("it is started already"));
         };
         // RFC 3207 4.2: whatever was sent in the clear behind the reply is no part of the TLS session.
         if self.taken < self.input.len() || !self.parser.is_idle() {
-            return Err(failed(
-                &self.label,
-                "the host sent more behind its answer to STARTTLS".to_owned(),
-            ));
+            return Err(wrong("the host sent more behind its answer to STARTTLS"));
         }
-        let stream = within(
-            limit,
-            "shaking hands",
-            tls.connect(tcp, &endpoint.name, policy.verify),
-        )
-        .await
-        .map_err(|error| failed(&self.label, error.to_string()))?;
+        let how = Handshake {
+            // RFC 7672 8.1: the name that the records stand at.
+            name: match &policy.security {
+                Security::Dane { base, .. } => base,
+                _ => &endpoint.name,
+            },
+            check: policy.security.check(),
+            lenient: !policy.security.is_required(),
+            min_version: policy.min_version,
+        };
+        let (stream, problem) = match tokio::time::timeout(limit, tls.connect(tcp, &how)).await {
+            Ok(shaken) => shaken.map_err(failed)?,
+            Err(_) => return Err(wrong("timed out while shaking hands")),
+        };
+        self.problem = problem;
         self.tls = stream
             .get_ref()
             .1
@@ -511,10 +618,10 @@ impl Connection {
         self.messages < most && self.opened.elapsed() < Duration::from_secs(config.connection_age)
     }
 
-    /// `host[address] TLSv1.3`
+    /// `host[address] TLSv1.3`; and `verified` or `DANE` if that was demanded.
     pub(crate) fn description(&self) -> String {
         match &self.tls {
-            Some(version) => format!("{} {version}", self.label),
+            Some(version) => format!("{} {version}{}", self.label, self.proof),
             None => self.label.clone(),
         }
     }
@@ -527,9 +634,4 @@ impl Connection {
             let _ = self.reply("saying QUIT", limit).await;
         }
     }
-}
-
-/// For what no host said: nothing could be tried at all.
-pub(crate) fn nothing_tried() -> Status {
-    status(451, Enhanced(4, 4, 1), "no host could be tried")
 }

@@ -117,7 +117,12 @@ pub(crate) struct Traits {
     pub(crate) eight_bit: bool,
     /// There are such octets in the header: it is an internationalised message (RFC 6532).
     pub(crate) utf8_header: bool,
+    /// `TLS-Required: No` (RFC 8689 3).
+    pub(crate) tls_optional: bool,
 }
+
+/// Octets of the header in which `TLS-Required` is looked for.
+const HEADER_MAX: usize = 256 * 1024;
 
 impl Traits {
     /// Looks at prefix and body.
@@ -128,7 +133,9 @@ impl Traits {
         let mut found = Self {
             eight_bit: !prefix.is_ascii(),
             utf8_header: !prefix.is_ascii(),
+            tls_optional: false,
         };
+        let mut fields = Vec::new();
         let mut offset = 0;
         let mut in_header = true;
         // The last octets of the chunk before: an empty line may be cut in two.
@@ -136,6 +143,7 @@ impl Traits {
         loop {
             let chunk = body.read(offset).await?;
             if chunk.is_empty() {
+                found.tls_optional = says_optional(&fields);
                 return Ok(found);
             }
             offset += chunk.len() as u64;
@@ -146,15 +154,37 @@ impl Traits {
                 let end = header_end(&seam).unwrap_or(seam.len());
                 let header = seam.get(before.min(end)..end).unwrap_or_default();
                 found.utf8_header |= !header.is_ascii();
+                let room = HEADER_MAX.saturating_sub(fields.len()).min(header.len());
+                fields.extend_from_slice(header.get(..room).unwrap_or_default());
                 in_header = end == seam.len();
                 tail = seam.split_off(seam.len().saturating_sub(3));
             }
             found.eight_bit |= !chunk.is_ascii();
             if found.eight_bit && !in_header {
+                found.tls_optional = says_optional(&fields);
                 return Ok(found);
             }
         }
     }
+}
+
+/// RFC 8689 3: a field of its own, once, with one value that means something.
+fn says_optional(header: &[u8]) -> bool {
+    let mut values = header.split(|octet| *octet == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|octet| *octet == b':')?;
+        let (name, value) = line.split_at_checked(colon)?;
+        name.trim_ascii_end()
+            .eq_ignore_ascii_case(b"TLS-Required")
+            .then(|| {
+                value
+                    .trim_ascii_start()
+                    .get(1..)
+                    .unwrap_or_default()
+                    .trim_ascii()
+            })
+    });
+    let first = values.next();
+    first.is_some_and(|value| value.eq_ignore_ascii_case(b"no")) && values.next().is_none()
 }
 
 /// Where the empty line starts.
@@ -182,6 +212,25 @@ mod tests {
         .await
         .unwrap();
         (found.eight_bit, found.utf8_header)
+    }
+
+    #[tokio::test]
+    async fn tls_required_no_is_found() {
+        for (head, optional) in [
+            ("TLS-Required: No", true),
+            ("tls-required :\tno ", true),
+            ("TLS-Required: Yes", false),
+            ("TLS-Required:", false),
+            ("X-TLS-Required: No", false),
+            ("Subject: x\r\n\r\nTLS-Required: No", false),
+            ("TLS-Required: No\r\nTLS-Required: No", false),
+            (" TLS-Required: No", false),
+        ] {
+            let message = format!("From: a@b\r\n{head}\r\n\r\nx\r\n");
+            let body = BodySource::Inline(Arc::new(message.into_bytes()));
+            let found = Traits::of(b"", &body).await.unwrap();
+            assert_eq!(found.tls_optional, optional, "{head}");
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use crate::arc::{Sealer, Sealing};
 use crate::content::BodySource;
 use crate::dkim::{KeyService, Signer};
 use crate::signing::Signing;
+use crate::sts;
 use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,4 +49,25 @@ pub fn sealing(octets: &[u8]) {
         assert!(set.lines().all(|line| line.len() <= 998), "{set}");
     }
     let _ = signer.sign(Some("example.org"), b"", &body);
+}
+
+/// Policies of MTA-STS: what is taken names hosts that could be, and no host that it does not name passes.
+pub fn sts_policy(octets: &[u8]) {
+    let Ok(policy) = sts::Policy::parse(octets) else {
+        return;
+    };
+    assert!(policy.mode == sts::Mode::None || !policy.mx.is_empty());
+    assert!(!policy.names("") && !policy.names("."));
+    for pattern in &policy.mx {
+        let name = pattern.strip_prefix("*.").unwrap_or(pattern);
+        assert!(pattern != name || policy.names(name), "{name}");
+        assert!(policy.names(&pattern.replacen('*', "x", 1)), "{pattern}");
+    }
+}
+
+/// TXT records at `_mta-sts`, one a line: an id is what may stand in a log.
+pub fn sts_record(octets: &[u8]) {
+    if let Some(id) = sts::id(octets.split(|octet| *octet == b'\n')) {
+        assert!((1..=32).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric()));
+    }
 }

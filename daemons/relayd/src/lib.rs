@@ -12,24 +12,31 @@
 //! Mail of others that is forwarded gets no such signature but a seal (ARC) on what smtpd found out when it came, by the domain
 //! that forwards it (`[relayd.arc]`).
 //!
+//! How well a host must be known before it gets anything is settled for each of them: by our own table, by what its domain
+//! publishes (DANE, whose signatures are checked here, or MTA-STS, whose policies are fetched and remembered here), by what the
+//! message asks for. `[relayd.tls]` and docs/transport.md say how; what came of it is logged and counted in the words of TLS
+//! reports.
+//!
 //! When and how often an attempt is made, and how many at a time, is queued's decision.
 //!
 //! The client is our own, also for smart hosts with a login. lettre, which the suite uses elsewhere, sends a message from
 //! memory in one piece, gives it up when one recipient is refused, and hides the single replies: none of that is good enough
 //! for a relay.
 //!
-//! SECURITY: user `posthouse-relay`. Connects to other hosts and to DNS, accepts nothing, writes nothing. Reads the body of
-//! its job through a descriptor, the password files of routes, and the certificate authorities. Calls keyd (DkimKeys,
-//! DkimSign) and nobody else. Serves queued alone. TLS is opportunistic unless a route says more; what it then promises is
-//! that listeners learn nothing, not that the host is the right one (RFC 7435). Passwords are sent under TLS only, unless a
+//! SECURITY: user `posthouse-relay`. Connects to other hosts, to the HTTPS servers of MTA-STS policies and to DNS, accepts
+//! nothing, writes nothing. Reads the body of its job through a descriptor, the password files of routes, the certificate
+//! authorities and trust anchors. Calls keyd (DkimKeys, DkimSign) and nobody else. Serves queued alone. TLS is opportunistic
+//! unless the destination or we demand more; what it then promises is that listeners learn nothing, not that the host is the
+//! right one (RFC 7435). Name servers are not believed where signatures count. Passwords are sent under TLS only, unless a
 //! route says `tls = "none"`.
 //!
 //! STANDARDS: RFC 5321 (client), RFC 1870 (SIZE), RFC 2033 (LMTP), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920
-//! (pipelining), RFC 3030 (CHUNKING, for binary mail), RFC 3207 (STARTTLS), RFC 3461 (DSN parameters), RFC 4954 (AUTH),
-//! RFC 6152 (8BITMIME; no conversion), RFC 6376 and RFC 8463 (DKIM), RFC 6531 (SMTPUTF8), RFC 7505 (null MX), RFC 8314
-//! (implicit TLS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS, without the check of MX by DNSSEC or MTA-STS), RFC 9422 (LIMITS).
+//! (pipelining), RFC 3030 (CHUNKING, for binary mail), RFC 3207 (STARTTLS), RFC 3461 (DSN parameters), RFC 4033 to 4035 and RFC
+//! 5155 (DNSSEC), RFC 4954 (AUTH), RFC 6152 (8BITMIME; no conversion), RFC 6376 and RFC 8463 (DKIM), RFC 6531 (SMTPUTF8), RFC
+//! 6698, RFC 7671 and RFC 7672 (DANE), RFC 7505 (null MX), RFC 8314 (implicit TLS), RFC 8460 (TLS reports: the words, no
+//! reports), RFC 8461 (MTA-STS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS), RFC 9422 (LIMITS).
 //!
-//! RECOVERY: keeps no state. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
+//! RECOVERY: keeps no state; policies of MTA-STS are fetched again. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
 //! last reply was lost may then arrive twice (RFC 1047).
 #![forbid(unsafe_code)]
 
@@ -38,19 +45,29 @@ mod attempt;
 mod config;
 mod connection;
 mod content;
+mod demand;
 mod dkim;
 mod dns;
+mod explain;
 pub mod fuzz;
 mod pool;
+mod result;
 mod service;
 mod signing;
+mod sts;
 mod tls;
+mod tlsa;
 mod transaction;
+mod transport;
 mod verdict;
+mod verify;
 
 pub use arc::Sealing;
 pub use config::{AddressOrder, Config, EightBit, Protocol, RouteConfig, TlsMode};
+pub use explain::{Explanation, HostExplanation, explain};
+pub use result::{PolicyType, Problem, ResultType, TlsResult};
 pub use signing::{DomainSigning, Form, Signing};
+pub use transport::{DestinationTls, Dnssec, Level, MinVersion, Transport};
 
 use ipc::api::relayd::Relay;
 use runtime::{Failure, Needs, Setting, Start};
@@ -64,6 +81,7 @@ use types::Role;
 /// A route that makes no sense.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
     config.signing.validate().map_err(Failure::new)?;
+    config.tls.validate().map_err(Failure::new)?;
     for route in &config.route {
         if route.pattern.is_empty() || route.host.is_empty() {
             return Err(Failure::new(
@@ -82,7 +100,10 @@ pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
         .iter()
         .filter_map(|route| route.password_file.clone());
     Ok(Needs {
-        read: passwords.chain(config.tls_ca_file.clone()).collect(),
+        read: passwords
+            .chain(config.tls_ca_file.clone())
+            .chain(config.tls.trust_anchors.clone())
+            .collect(),
         ..Needs::default()
     })
 }
@@ -98,9 +119,6 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| start.suite().hostname.clone())
         .to_ascii_lowercase();
-    let dns = dns::Dns::new(&config)
-        .map_err(|error| Failure::new(format!("the resolver cannot be set up: {error}")))?;
-    let tls = tls::TlsClient::new(config.tls_ca_file.as_deref()).map_err(Failure::new)?;
     let signer = config.dkim.then(|| {
         let keyd = ipc::blocking::Client::new(Role::Relayd, Role::Keyd, start.socket(Role::Keyd));
         dkim::Signer::new(
@@ -113,16 +131,12 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         .arc
         .enabled
         .then(|| arc::Sealer::new(config.arc.clone(), &start.suite().hostname));
-    let client = attempt::Client {
-        config,
-        hostname,
-        dns,
-        tls,
-        pool: pool::Pool::default(),
-    };
+    let client = attempt::Client::new(config, hostname).map_err(Failure::new)?;
     let service = Arc::new(service::Service::new(client, signer, sealer));
     let idle = service.clone();
     let reaper = tokio::spawn(async move { idle.client.close_idle().await });
+    let policies = service.clone();
+    let renewer = tokio::spawn(async move { policies.client.renew_policies().await });
     let answering = service.clone();
     let router = ipc::Router::new(Role::Relayd).on(move |context, call: Relay| {
         let service = answering.clone();
@@ -130,6 +144,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     });
     let served = start.serve(router).await;
     reaper.abort();
+    renewer.abort();
     service.client.close_all().await;
     served.map_err(|error| Failure::new(error.to_string()))
 }

@@ -52,14 +52,6 @@ pub(crate) fn unsuitable(job: &Job, connection: &Connection, config: &Config) ->
     let offered = &connection.offered;
     let label = &connection.label;
     let refuse = |code, enhanced, text: String| Some(with_host(label, code, enhanced, text));
-    // RFC 8689 4.2.1
-    if job.require_tls && (connection.tls.is_none() || !offered.require_tls) {
-        return refuse(
-            550,
-            Enhanced(5, 7, 30),
-            format!("{label} does not support REQUIRETLS"),
-        );
-    }
     // RFC 1870 6.1
     if let Some(max) = offered.max_size
         && job.content.len() > max

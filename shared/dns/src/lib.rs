@@ -2,7 +2,13 @@
 //!
 //! It is a stub with a cache of its own: it asks the name servers that the settings name, or the system's. A caching name
 //! server on this host is what a mail server should ask (127.0.0.1, without the limits that public ones have).
+//!
+//! [`Validating`] does not believe those servers: it checks the signatures itself (DNSSEC).
 #![forbid(unsafe_code)]
+
+mod secure;
+
+pub use secure::{Found, Proven, Unknown, Validating};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;

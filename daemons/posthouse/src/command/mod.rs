@@ -25,6 +25,7 @@ pub(crate) mod schema;
 pub(crate) mod script;
 pub(crate) mod send;
 pub(crate) mod status;
+pub(crate) mod tls;
 pub(crate) mod up;
 
 use crate::connect::Suite;

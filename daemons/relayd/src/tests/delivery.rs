@@ -467,7 +467,12 @@ async fn extensions_are_used_and_missed() {
     let relayed = client(to(&server))
         .deliver(&secret, "t.example", None)
         .await;
-    assert_eq!(summary(&relayed), "t451", "no TLS at all");
+    assert_eq!(
+        (summary(&relayed), statuses(&relayed)[0].1.enhanced),
+        ("p550".to_owned(), Enhanced(5, 7, 10)),
+        "no TLS at all"
+    );
+    assert!(!relayed.destination_down, "other mail may go there");
     let tls = Server::start(Script {
         starttls: StartTls::Works,
         ..Script::default()
@@ -475,6 +480,7 @@ async fn extensions_are_used_and_missed() {
     .await;
     let mut config = Config {
         route: vec![route(&tls, TlsMode::Opportunistic)],
+        addresses: crate::config::AddressOrder::Ipv4Only,
         ..config_with(&tls)
     };
     let relayed = client(config.clone())

@@ -11,14 +11,14 @@ mod hosts;
 mod names;
 mod server;
 mod signing;
+mod transport;
+mod verify;
 
 use crate::attempt::Client;
 use crate::config::Config;
 use crate::content::{BodySource, Content, Traits};
-use crate::dns::Dns;
-use crate::pool::Pool;
-use crate::tls::TlsClient;
 use crate::transaction::Job;
+use crate::transport::{Dnssec, Transport};
 use ipc::api::relayd::{RelayRecipient, Relayed};
 use std::sync::Arc;
 use types::{BodyType, Notify, Outcome, Status};
@@ -32,20 +32,17 @@ fn config() -> Config {
         command_timeout: 5,
         data_timeout: 5,
         final_timeout: 5,
+        // The name server of these tests signs nothing.
+        tls: Transport {
+            dnssec: Dnssec::Off,
+            ..Transport::default()
+        },
         ..Config::default()
     }
 }
 
 fn client(config: Config) -> Client {
-    let dns = Dns::new(&config).unwrap();
-    let tls = TlsClient::new(config.tls_ca_file.as_deref()).unwrap();
-    Client {
-        config,
-        hostname: "us.example".to_owned(),
-        dns,
-        tls,
-        pool: Pool::default(),
-    }
+    Client::new(config, "us.example".to_owned()).unwrap()
 }
 
 const BODY: &str = "Subject: test\r\n\r\n.dot\r\nline\r\n";
