@@ -90,6 +90,9 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
     if let Command::Restore(options) = command {
         return command::backup::restore(place, json, options).await;
     }
+    if let Command::Judge(options) = command {
+        return command::judge::run(place, json, options).await;
+    }
     let suite = Suite::open(place, json)?;
     match command {
         Command::Script(command) => {
@@ -122,6 +125,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::Run { .. }
         | Command::Up(_)
         | Command::Check { .. }
+        | Command::Judge(_)
         | Command::Verify(_)
         | Command::Restore(_)
         | Command::Schema(_)

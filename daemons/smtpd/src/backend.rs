@@ -52,7 +52,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Gives a file back that is not committed.
     fn close_spool(&self, trace: TraceId, slot: SpoolSlot) -> impl Future<Output = ()> + Send;
 
-    /// Who sent a message, as far as DNS tells. Takes no longer than `smtpd.checks.limits.timeout`, twice over.
+    /// Who sent a message, as far as DNS tells. Takes no longer than `smtpd.checks.limits.timeout`.
     fn judge(
         &self,
         client: &mailauth::Client<'_>,

@@ -38,7 +38,9 @@ mod recipients;
 mod session;
 mod trace_header;
 
-pub use checks::{Action, ChecksConfig, DmarcAction, Preset, Rule, Temporary};
+pub use checks::{
+    Action, ChecksConfig, DmarcAction, Opinion, Preset, Question, Rule, Temporary, opinion,
+};
 pub use config::{
     Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, Timeouts, TlsMode,
 };

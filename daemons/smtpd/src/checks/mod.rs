@@ -2,9 +2,11 @@
 
 mod config;
 mod decision;
+mod opinion;
 
 pub use config::{Action, ChecksConfig, DmarcAction, Preset, Rule, Temporary};
 pub(crate) use decision::{Decision, Letter};
+pub use opinion::{Opinion, Question, opinion};
 
 use runtime::Failure;
 use types::Address;

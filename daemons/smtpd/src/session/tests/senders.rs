@@ -1,7 +1,7 @@
 //! Checks of who sends.
 
 use super::*;
-use crate::checks::{Checks, ChecksConfig, Preset, Rule, Temporary};
+use crate::checks::{Checks, ChecksConfig, Temporary};
 use mailauth::{DmarcPolicy, DmarcReport, Report, Word};
 
 fn failing(policy: DmarcPolicy) -> Report {
@@ -78,26 +78,6 @@ async fn quarantine_travels_in_the_prefix() {
     let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
     assert!(prefix.ends_with("X-Posthouse-Suspect: junk; checks=dmarc\r\n"), "{prefix}");
     assert!(!String::from_utf8(body).unwrap().contains("X-Posthouse"));
-}
-
-#[tokio::test]
-async fn a_recipient_that_would_refuse_gets_junk_if_another_would_not() {
-    let config = ChecksConfig {
-        rule: vec![Rule {
-            recipients: vec!["elsewhere.example".to_owned()],
-            policy: Some(Preset::Relaxed),
-            ..Rule::default()
-        }],
-        ..ChecksConfig::default()
-    };
-    let report = failing(DmarcPolicy::Reject);
-    let checks = Checks::new(&config).unwrap();
-    let mut client = Client::connect(ListenerRole::Mx, |policy| policy.checks = checks);
-    *client.memory.report.lock().unwrap() = report;
-    // Recipients elsewhere are the relay networks' alone, so this one is known before.
-    client.expect("220").await;
-    client.ask("EHLO x\r\n", "250").await;
-    send(&mut client, "From: <x@bank.example>\r\n\r\nbody", "550 5.7.1").await;
 }
 
 #[tokio::test]
