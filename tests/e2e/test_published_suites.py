@@ -2,7 +2,6 @@
 the package that carries it; the second is in no package, so it runs where ARC_SUITE names its file. What does not come out as
 there is listed with its reason in tests/lib/published_suites.toml, and the list may have no entry too many."""
 
-import contextlib
 import os
 import tarfile
 import tomllib
@@ -39,8 +38,8 @@ def missed(suite, outcomes):
     """Compares the cases that came out otherwise with the list."""
     wrong = {case: f"{got}, expected {wanted}" for case, (got, wanted) in outcomes.items() if got not in wanted}
     known = MISSES[suite]
+    print(f"{suite}: {len(outcomes) - len(wrong)} of {len(outcomes)}", wrong)
     assert wrong.keys() == known.keys(), {"new": {k: v for k, v in wrong.items() if k not in known}, "now right": known.keys() - wrong.keys()}
-    print(f"{suite}: {len(outcomes) - len(wrong)} of {len(outcomes)}")
 
 
 def spf_scenarios():
@@ -81,6 +80,8 @@ def test_spf(house):
             sender = data["mailfrom"]
             # An address without a local part cannot be written: RFC 7208 2.4 has postmaster in its place.
             asked = f"postmaster{sender}" if sender.startswith("@") else sender
+            if " " in asked:
+                asked = '"{}"@{}'.format(*asked.rsplit("@", 1))
             try:
                 results = judge(house, b"From: a@b.invalid\r\n\r\n", client=data["host"], helo=data["helo"], sender=asked)
             except AssertionError as error:
@@ -109,11 +110,11 @@ def test_arc(house):
         house[1].load({owner: [("TXT", text)] for owner, text in scenario["txt-records"].items()})
         for case, data in scenario["tests"].items():
             message = data["message"].replace("\n", "\r\n").encode()
-            with contextlib.suppress(KeyError):
-                wanted = data["cv"].lower()
+            # Nothing is said there of a chain whose newest seal itself says that it failed.
+            wanted = data["cv"].lower()
             got = judge(house, message, client="192.0.2.1")["arc"]["result"]
-            # RFC 8617 5.2: a failed chain is a failed chain, and an empty verdict in the suite is none.
-            outcomes[case] = (got, [wanted or "none"])
-            assert not (got == "pass" and wanted != "pass"), f"{case}: a chain passed that should not"
+            outcomes[case] = (got, [wanted] if wanted else ["none", "fail"])
+    accepted = [case for case, (got, wanted) in outcomes.items() if got == "pass" and "pass" not in wanted]
+    assert not accepted, f"chains passed that should not: {accepted}"
     assert len(outcomes) > 150
     missed("arc", outcomes)

@@ -1,4 +1,4 @@
-"""Who sent what comes to port 25: messages signed by dkimpy, published in knot, brought from addresses of loopback; what is
+"""Who sent what comes to port 25: messages signed by dkimpy, published in knot, brought through a proxy from everywhere; what is
 written down about them, what is refused, and what goes to Junk."""
 
 import base64
@@ -18,7 +18,7 @@ from sink import Sink
 from suite import Suite, free_port, message, wait_for
 from verifiers import dkimpy_arc, mail_dkim_arc
 
-GOOD, BAD = "127.0.0.2", "127.0.0.3"
+GOOD, BAD = "192.0.2.2", "192.0.2.3"
 
 
 def rsa_key(bits):
@@ -59,7 +59,9 @@ def knot():
     zones = {f"{policy}.example": zone(f"{policy}.example", records(policy)) for policy in ("reject", "quarantine", "none")}
     zones["sub.example"] = zone("sub.example", records("reject", '_dmarc.lists TXT "v=DMARC1; p=none"', 'deep.er TXT "v=spf1 -all"'))
     zones["silent.example"] = zone("silent.example", records(None))
-    zones["127.in-addr.arpa"] = zone("127.in-addr.arpa", ["2.0.0 PTR mx.reject.example.", "3.0.0 PTR mx.reject.example."])
+    zones["2.0.192.in-addr.arpa"] = zone("2.0.192.in-addr.arpa", ["2 PTR mx.reject.example.", "3 PTR mx.reject.example."])
+    # Where the walk up the tree ends.
+    zones["example"] = zone("example", [])
     knot = Knot(zones)
     yield knot
     knot.remove()
@@ -67,11 +69,11 @@ def knot():
 
 @pytest.fixture(scope="module")
 def house(knot):
-    """A suite to which loopback is no friend, and whose mail for elsewhere goes to a sink."""
+    """A suite whose clients all come through a proxy, and whose mail for elsewhere goes to a sink."""
     sink = Sink()
     suite = Suite(config={
         "smtpd": {
-            "trusted_networks": [],
+            "proxy_networks": ["127.0.0.0/8"],
             "checks": {
                 "nameservers": [f"127.0.0.1:{knot.port}"],
                 "limits": {"dns_timeout": 1, "timeout": 5},
@@ -113,9 +115,23 @@ def signed(octets, selector="r", domain=None, **options):
     return dkim.sign(octets, selector.encode(), domain.encode(), KEYS[selector][0], **options) + octets
 
 
+class Proxied(smtplib.SMTP):
+    """A connection that says where it really comes from; without a client it comes from here."""
+
+    def __init__(self, *address, client, **options):
+        self.client = client
+        super().__init__(*address, **options)
+
+    def _get_socket(self, host, port, timeout):
+        connection = super()._get_socket(host, port, timeout)
+        if self.client:
+            connection.sendall(f"PROXY TCP4 {self.client} 127.0.0.1 1024 {port}\r\n".encode())
+        return connection
+
+
 def deliver(suite, to, octets, sender, client=GOOD, helo="mx.reject.example"):
     """The answer to the message."""
-    with smtplib.SMTP(*suite.address("mx"), local_hostname=helo, timeout=60, source_address=(client, 0)) as session:
+    with Proxied(*suite.address("mx"), client=client, local_hostname=helo, timeout=60) as session:
         session.ehlo()
         session.mail(sender)
         for one in [to] if isinstance(to, str) else to:
@@ -318,7 +334,8 @@ def test_swaks_is_judged_like_everybody(house):
     suite, _ = house
     jane = user(suite)
     host, port = suite.address("mx")
-    done = subprocess.run(["swaks", "--server", f"{host}:{port}", "--local-interface", BAD, "--from", "x@reject.example", "--to", jane,
+    done = subprocess.run(["swaks", "--server", f"{host}:{port}", "--proxy-version", "1", "--proxy-family", "TCP4",
+                           "--proxy-source", BAD, "--proxy-source-port", "1024", "--proxy-dest", host, "--proxy-dest-port", str(port), "--from", "x@reject.example", "--to", jane,
                            "--h-From", "<x@reject.example>"], capture_output=True, text=True, timeout=60)
     assert "550 5.7.1 Refused: neither SPF nor DKIM" in done.stdout + done.stderr
 
@@ -344,7 +361,7 @@ def test_without_dns_mail_is_taken(make_suite):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         silence = {"nameservers": [f"127.0.0.1:{silent.getsockname()[1]}"], "limits": {"dns_timeout": 1, "timeout": 2}}
-        suite = make_suite(config={"smtpd": {"trusted_networks": [], "checks": silence}})
+        suite = make_suite(config={"smtpd": {"proxy_networks": ["127.0.0.0/8"], "checks": silence}})
         suite.add_domain("ours.example")
         jane = user(suite)
         began = time.monotonic()
@@ -368,7 +385,7 @@ def test_friends_are_not_judged(make_suite):
     jane = user(suite)
     began = time.monotonic()
     own = b"Authentication-Results: mail.example.test; dmarc=pass\r\n"
-    assert deliver(suite, jane, own + letter("reject.example"), "x@reject.example", client=BAD)[0] == 250
+    assert deliver(suite, jane, own + letter("reject.example"), "x@reject.example", client=None)[0] == 250
     assert time.monotonic() - began < 3
     (mail,) = suite.wait_messages(jane, 1)
     assert mail.count(b"Authentication-Results:") == 1, "a neighbour may say what we found before"

@@ -40,7 +40,7 @@ def rdata(kind, value):
         strings = [value] if isinstance(value, (str, bytes)) else value
         octets = [part if isinstance(part, bytes) else part.encode() for part in strings]
         pieces = [part[at : at + 255] for part in octets for at in range(0, max(len(part), 1), 255)]
-        return dns.rdtypes.ANY.TXT.TXT(IN, rdtype, pieces) if kind == "TXT" else None
+        return dns.rdtypes.ANY.TXT.TXT(IN, rdtype, pieces or [b""]) if kind == "TXT" else None
     if kind == "MX":
         return dns.rdtypes.ANY.MX.MX(IN, rdtype, value[0], name(value[1]))
     kinds = {"PTR": dns.rdtypes.ANY.PTR.PTR, "CNAME": dns.rdtypes.ANY.CNAME.CNAME}

@@ -53,7 +53,9 @@ fn found(prefix: &[u8]) -> Option<Suspicion> {
         if !field.name.eq_ignore_ascii_case(Suspicion::FIELD.as_bytes()) {
             continue;
         }
-        let suspicion = std::str::from_utf8(field.value).ok().and_then(Suspicion::read);
+        let suspicion = std::str::from_utf8(field.value)
+            .ok()
+            .and_then(Suspicion::read);
         let Some(suspicion) = suspicion else { continue };
         let foreign = forwarded && suspicion.recipients.is_some();
         if suspicion.treatment == Treatment::Junk && !foreign {
@@ -72,12 +74,22 @@ mod tests {
     fn only_what_is_junk_for_this_envelope() {
         let is = |prefix: &str| found(prefix.as_bytes()).is_some();
         assert!(!is("Received: x\r\n"));
-        assert!(is("Received: x\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n"));
+        assert!(is(
+            "Received: x\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n"
+        ));
         assert!(!is("X-Posthouse-Suspect: tag; checks=dmarc\r\n"));
-        assert!(is("X-Posthouse-Suspect: tag; checks=spf;\r\n\trecipients=1\r\nX-Posthouse-Suspect: junk; checks=dmarc;\r\n\trecipients=0\r\n"));
-        assert!(is("Delivered-To: a@x.example\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n"));
-        assert!(!is("Delivered-To: a@x.example\r\nX-Posthouse-Suspect: junk; checks=dmarc; recipients=0\r\n"));
+        assert!(is(
+            "X-Posthouse-Suspect: tag; checks=spf;\r\n\trecipients=1\r\nX-Posthouse-Suspect: junk; checks=dmarc;\r\n\trecipients=0\r\n"
+        ));
+        assert!(is(
+            "Delivered-To: a@x.example\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n"
+        ));
+        assert!(!is(
+            "Delivered-To: a@x.example\r\nX-Posthouse-Suspect: junk; checks=dmarc; recipients=0\r\n"
+        ));
         // In the body it is a stranger's.
-        assert!(!is("Received: x\r\n\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n"));
+        assert!(!is(
+            "Received: x\r\n\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n"
+        ));
     }
 }

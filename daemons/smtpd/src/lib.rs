@@ -80,7 +80,11 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
         }
     }
     for rule in &config.checks.rule {
-        if let Some(name) = rule.listeners.iter().find(|name| !names.contains(&name.as_str())) {
+        if let Some(name) = rule
+            .listeners
+            .iter()
+            .find(|name| !names.contains(&name.as_str()))
+        {
             return Err(Failure::new(format!(
                 "smtpd.checks.rule: there is no listener {name:?}"
             )));

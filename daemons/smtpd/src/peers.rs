@@ -113,11 +113,7 @@ impl Backend for Peers {
         }
     }
 
-    async fn judge(
-        &self,
-        client: &mailauth::Client<'_>,
-        evidence: Evidence,
-    ) -> mailauth::Report {
+    async fn judge(&self, client: &mailauth::Client<'_>, evidence: Evidence) -> mailauth::Report {
         match &self.judge {
             Some(judge) => judge.judge(client, &evidence.header, evidence.hashes).await,
             None => mailauth::Report::default(),

@@ -95,6 +95,10 @@ mod tests {
         let whole = [header.as_slice(), b"Hello\r\n"].concat();
         let other = AuthenticatedMessage::parse(&whole).unwrap();
         assert_eq!(message.body_hashes[0].3, other.body_hashes[0].3);
-        assert!(BodyHashes::wanted(b"From: a@a.example\r\n\r\n").hashers.is_empty());
+        assert!(
+            BodyHashes::wanted(b"From: a@a.example\r\n\r\n")
+                .hashers
+                .is_empty()
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Case;
 use crate::report::{DkimReport, Word};
+use crate::tags::well_formed;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::future::join_all;
@@ -26,7 +27,7 @@ pub(crate) async fn check<'a>(
     let verified = order.iter().enumerate().map(async |(at, header)| {
         let signature = &header.header;
         let mut report = describe(signature);
-        (report.result, report.reason) = match refused(signature) {
+        (report.result, report.reason) = match refused(header) {
             Some(refused) => refused,
             None if at >= case.limits.signatures => {
                 (Word::Policy, "not verified: too many signatures".to_owned())
@@ -39,9 +40,10 @@ pub(crate) async fn check<'a>(
         }
     });
     let mut all = join_all(verified).await;
-    let broken = message.errors.iter().filter(|header| {
-        header.name.eq_ignore_ascii_case(b"dkim-signature")
-    });
+    let broken = message
+        .errors
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case(b"dkim-signature"));
     all.extend(broken.take(case.limits.signatures).map(|header| Checked {
         signature: None,
         report: DkimReport {
@@ -62,18 +64,29 @@ pub(crate) async fn check<'a>(
 fn of_author(domain: &str, message: &AuthenticatedMessage<'_>) -> bool {
     message.from.iter().any(|from| {
         let of = from.rsplit_once('@').map_or("", |(_, of)| of);
-        of.eq_ignore_ascii_case(domain) || of.ends_with(&format!(".{domain}")) || domain.ends_with(&format!(".{of}"))
+        of.eq_ignore_ascii_case(domain)
+            || of.ends_with(&format!(".{domain}"))
+            || domain.ends_with(&format!(".{of}"))
     })
 }
 
 /// Why a signature counts for nothing, whether or not it is genuine.
-fn refused(signature: &Signature) -> Option<(Word, String)> {
+fn refused(header: &Header<'_, Signature>) -> Option<(Word, String)> {
+    let signature = &header.header;
+    // RFC 6376 6.1.1
+    if !well_formed(header.value, &["v", "a", "b", "bh", "d", "h", "s"]) {
+        return Some((Word::PermError, "a tag is missing or wrong".to_owned()));
+    }
     // RFC 8301 3.1
     if signature.a == Algorithm::RsaSha1 {
         return Some((Word::PermError, "rsa-sha1 does not count".to_owned()));
     }
     // RFC 6376 6.1.1
-    if !signature.h.iter().any(|name| name.eq_ignore_ascii_case("from")) {
+    if !signature
+        .h
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("from"))
+    {
         return Some((Word::PermError, "From is not signed".to_owned()));
     }
     None
@@ -104,7 +117,11 @@ async fn one<'a>(
     let outputs = case
         .in_time(case.authenticator.verify_dkim(parameters))
         .await;
-    match outputs.as_deref().and_then(<[_]>::first).map(|output| output.result()) {
+    match outputs
+        .as_deref()
+        .and_then(<[_]>::first)
+        .map(|output| output.result())
+    {
         None => (Word::TempError, "no answer in time".to_owned()),
         Some(DkimResult::Pass) => (Word::Pass, String::new()),
         Some(DkimResult::None) => (Word::None, String::new()),
@@ -167,5 +184,29 @@ pub(crate) fn words(error: &Error) -> &'static str {
             ArcError::SignatureExpired => "the signature has expired",
             ArcError::SignatureLength => "l= leaves the end of the body open",
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of(tags: &str) -> Option<String> {
+        let header = format!("DKIM-Signature: {tags}\r\nFrom: a@a.example\r\n\r\n");
+        let message = AuthenticatedMessage::parse_with_opts(header.as_bytes(), None, true).unwrap();
+        refused(message.dkim_headers.first().unwrap()).map(|(_, reason)| reason)
+    }
+
+    #[test]
+    fn what_counts_for_nothing() {
+        let rest = "d=a.example; s=s; bh=MA==; b=MA==";
+        assert_eq!(of(&format!("v=1; a=rsa-sha256; h=to:From; {rest}")), None);
+        let sha1 = of(&format!("v=1; a=rsa-sha1; h=from; {rest}")).unwrap();
+        assert_eq!(sha1, "rsa-sha1 does not count");
+        let open = of(&format!("v=1; a=rsa-sha256; h=to:subject; {rest}")).unwrap();
+        assert_eq!(open, "From is not signed");
+        let double = of(&format!("v=1; a=rsa-sha256; h=from; {rest}; d=b.example")).unwrap();
+        assert_eq!(double, "a tag is missing or wrong");
     }
 }

@@ -24,7 +24,10 @@ pub(crate) async fn check<'a>(
 ) -> DmarcReport {
     let mut domains: Vec<String> = Vec::new();
     for from in &message.from {
-        let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain).to_owned();
+        let domain = from
+            .rsplit_once('@')
+            .map_or("", |(_, domain)| domain)
+            .to_owned();
         if !domain.is_empty() && !domains.contains(&domain) {
             domains.push(domain);
         }
@@ -90,11 +93,12 @@ async fn one(
         })
         .collect();
     let spf_domain = spf.map_or("", |spf| spf.domain.as_str());
-    let spf_output = SpfOutput::new(spf_domain.to_owned()).with_result(match spf.map(|spf| spf.result) {
-        Some(Word::Pass) => SpfResult::Pass,
-        Some(Word::TempError) => SpfResult::TempError,
-        _ => SpfResult::None,
-    });
+    let spf_output =
+        SpfOutput::new(spf_domain.to_owned()).with_result(match spf.map(|spf| spf.result) {
+            Some(Word::Pass) => SpfResult::Pass,
+            Some(Word::TempError) => SpfResult::TempError,
+            _ => SpfResult::None,
+        });
     let ledger = case.ledger;
     let parameters = Parameters {
         params: DmarcParameters::new(&author, &outputs, spf_domain, &spf_output),
@@ -104,7 +108,10 @@ async fn one(
         cache_ipv4: Some(ledger),
         cache_ipv6: Some(ledger),
     };
-    match case.in_time(case.authenticator.verify_dmarc(parameters)).await {
+    match case
+        .in_time(case.authenticator.verify_dmarc(parameters))
+        .await
+    {
         Some(output) => report(domain, &output),
         None => DmarcReport {
             result: Word::TempError,

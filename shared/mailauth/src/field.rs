@@ -68,12 +68,7 @@ impl Report {
     fn write_arc(&self, text: &mut String) {
         begin(text, "arc", self.arc.result, &self.arc.reason);
         if let (Word::Pass, Some(newest)) = (self.arc.result, self.arc.sealers.last()) {
-            let _ = write!(
-                text,
-                " (i={} by {})",
-                self.arc.sealers.len(),
-                plain(newest)
-            );
+            let _ = write!(text, " (i={} by {})", self.arc.sealers.len(), plain(newest));
         }
     }
 
@@ -237,7 +232,12 @@ mod tests {
         ] {
             assert!(ours(own), "{own}");
         }
-        for other in ["other.example; none", "x.mx.example.org; none", "(mx.example.org) a; b", ""] {
+        for other in [
+            "other.example; none",
+            "x.mx.example.org; none",
+            "(mx.example.org) a; b",
+            "",
+        ] {
             assert!(!ours(other), "{other}");
         }
     }
@@ -249,7 +249,12 @@ mod tests {
         assert!(!has_result(value, "dmarc", "header.from", "b.example"));
         let forged = "i=1; b; spf=pass smtp.mailfrom=\"; dmarc=pass header.from=a.example\"";
         assert!(!has_result(forged, "dmarc", "header.from", "a.example"));
-        assert!(!has_result("dmarc=pass header.from=a.example", "dmarc", "header.from", "a.example"));
+        assert!(!has_result(
+            "dmarc=pass header.from=a.example",
+            "dmarc",
+            "header.from",
+            "a.example"
+        ));
     }
 
     proptest! {

@@ -37,7 +37,11 @@ pub(crate) async fn check(case: &Case<'_>, address: IpAddr) -> IprevReport {
     let name = output
         .filter(|_| result == Word::Pass)
         .and_then(|output| output.ptr)
-        .and_then(|names| names.first().map(|name| name.trim_end_matches('.').to_owned()));
+        .and_then(|names| {
+            names
+                .first()
+                .map(|name| name.trim_end_matches('.').to_owned())
+        });
     IprevReport {
         result,
         address: address.to_string(),

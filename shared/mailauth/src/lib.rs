@@ -18,6 +18,7 @@ mod iprev;
 mod ledger;
 mod report;
 mod spf;
+mod tags;
 
 pub use body::{BodyHashes, header_len};
 pub use config::Limits;
@@ -74,18 +75,27 @@ impl Case<'_> {
     }
 }
 
+/// Name servers are asked in clear: there is nobody to trust, and no file of certificates to read.
+fn no_tls() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+    .unwrap_or_else(|_| rustls::ClientConfig::builder())
+    .with_root_certificates(rustls::RootCertStore::empty())
+    .with_no_client_auth()
+}
+
 impl Judge {
     /// One that asks these name servers, or the system's if there are none, and calls this host by that name (`%{r}` of SPF).
     ///
     /// # Errors
     /// If no resolver can be made of these settings.
-    pub fn new(
-        nameservers: &[SocketAddr],
-        limits: Limits,
-        hostname: &str,
-    ) -> Result<Self, String> {
+    pub fn new(nameservers: &[SocketAddr], limits: Limits, hostname: &str) -> Result<Self, String> {
         let each = Duration::from_secs(limits.dns_timeout);
-        let resolver = dns::resolver(nameservers, each).map_err(|error| error.to_string())?;
+        let mut builder = dns::builder(nameservers).with_tls_config(no_tls());
+        dns::tune(builder.options_mut(), each);
+        let resolver = builder.build().map_err(|error| error.to_string())?;
         Ok(Self {
             authenticator: MessageAuthenticator(resolver),
             limits,
@@ -95,29 +105,24 @@ impl Judge {
 
     /// Asks who sent a message, given its header as it came, with the empty line, and the hashes of what follows.
     pub async fn judge(&self, client: &Client<'_>, header: &[u8], body: BodyHashes) -> Report {
-        let ledger = Ledger::new(self.limits.lookups, client.address);
-        let spf_ledgers = [
-            Ledger::new(self.limits.lookups, client.address),
-            Ledger::new(self.limits.lookups, client.address),
-        ];
-        let case = |ledger| Case {
+        let ledger = Ledger::new(self.limits.lookups);
+        let case = Case {
             authenticator: &self.authenticator,
             limits: &self.limits,
-            ledger,
+            ledger: &ledger,
             until: Instant::now() + Duration::from_secs(self.limits.timeout.clamp(1, 120)),
         };
-        let [helo_ledger, sender_ledger] = &spf_ledgers;
-        let (helo_case, sender_case, rest) = (case(helo_ledger), case(sender_ledger), case(&ledger));
-        let mut message = AuthenticatedMessage::parse_with_opts(header, None, true).unwrap_or_default();
+        let mut message =
+            AuthenticatedMessage::parse_with_opts(header, None, true).unwrap_or_default();
         body.put_into(&mut message);
         let (spf_helo, spf_mail_from, dkim, arc, iprev) = tokio::join!(
-            spf::helo(&helo_case, client, &self.hostname),
-            spf::mail_from(&sender_case, client, &self.hostname),
-            dkim::check(&rest, &message),
-            arc::check(&rest, &message),
-            iprev::check(&rest, client.address),
+            spf::helo(&case, client, &self.hostname),
+            spf::mail_from(&case, client, &self.hostname),
+            dkim::check(&case, &message),
+            arc::check(&case, &message),
+            iprev::check(&case, client.address),
         );
-        let dmarc = dmarc::check(&rest, client, &message, &dkim, &spf_helo, &spf_mail_from).await;
+        let dmarc = dmarc::check(&case, client, &message, &dkim, &spf_helo, &spf_mail_from).await;
         Report {
             iprev,
             spf_helo,

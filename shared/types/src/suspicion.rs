@@ -152,7 +152,13 @@ mod tests {
             "X-Posthouse-Suspect: tag; checks=spf;\r\n\trecipients=0-2,5\r\n"
         );
         assert!(one.concerns(5) && !one.concerns(3));
-        for wrong in ["", "junk", "lost; checks=spf", "junk; checks=spf; recipients=x", "junk; spf"] {
+        for wrong in [
+            "",
+            "junk",
+            "lost; checks=spf",
+            "junk; checks=spf; recipients=x",
+            "junk; spf",
+        ] {
             assert_eq!(Suspicion::read(wrong), None, "{wrong}");
         }
     }

@@ -137,10 +137,7 @@ fn sockets_belong_to_services_and_services_ask_for_them() {
             assert_eq!(one(&socket, "Socket.SocketUser"), daemons[&role].user);
         } else {
             assert_eq!(stem, format!("posthouse-{role}-{name}"));
-            assert!(
-                daemons[&role].network.starts_with("listen"),
-                "{file}"
-            );
+            assert!(daemons[&role].network.starts_with("listen"), "{file}");
         }
         seen.insert(role);
     }

@@ -220,7 +220,10 @@ async fn the_null_sender_is_shown_as_such() {
 async fn what_is_suspicious_goes_to_junk() {
     let (delivery, store) = delivery(&[
         ("a@x.example", vec![account(1, "anna@x.example", None)]),
-        ("a+lists@x.example", vec![account(1, "anna@x.example", Some("lists"))]),
+        (
+            "a+lists@x.example",
+            vec![account(1, "anna@x.example", Some("lists"))],
+        ),
         ("b@y.example", vec![account(2, "bert@y.example", None)]),
     ]);
     let suspect = |field: &str, recipients: &[&str]| Deliver {
@@ -245,7 +248,10 @@ async fn what_is_suspicious_goes_to_junk() {
     };
     let junk = |account| (account, "Junk".to_owned(), true);
     assert_eq!(places(), [junk(1), junk(2)], "one copy an account");
-    let some = suspect("junk; checks=dmarc;\r\n\trecipients=1", &["a@x.example", "b@y.example"]);
+    let some = suspect(
+        "junk; checks=dmarc;\r\n\trecipients=1",
+        &["a@x.example", "b@y.example"],
+    );
     delivery.deliver(some, None).await.unwrap();
     assert_eq!(places(), [(1, String::new(), false), junk(2)]);
     let tagged = suspect("tag; checks=spf", &["a@x.example"]);

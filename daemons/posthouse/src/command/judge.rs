@@ -31,7 +31,10 @@ pub(crate) async fn run(place: &Place, json: bool, options: Judge) -> Result<(),
     // Somebody here, if nobody is named: rules for recipients then hold for nobody.
     let recipients = match options.recipient.as_slice() {
         [] => vec![Address::new("postmaster", &suite.hostname).map_err(|error| failed(&error))?],
-        named => named.iter().map(|text| address(text)).collect::<Result<_, _>>()?,
+        named => named
+            .iter()
+            .map(|text| address(text))
+            .collect::<Result<_, _>>()?,
     };
     let question = smtpd::Question {
         client: options.client,
@@ -57,7 +60,11 @@ pub(crate) async fn run(place: &Place, json: bool, options: Judge) -> Result<(),
     }
     output::say("");
     for (name, result, reason) in reasons(row.get("results").unwrap_or(&Value::Null)) {
-        output::say(&format!("{name:9}{result:10} {reason}").trim_end().to_owned());
+        output::say(
+            &format!("{name:9}{result:10} {reason}")
+                .trim_end()
+                .to_owned(),
+        );
     }
     output::say(&match answer {
         Some(text) => format!("\nIt would be refused: {text}"),
@@ -71,23 +78,51 @@ fn reasons(results: &Value) -> Vec<(String, String, String)> {
     let text = |value: &Value, key: &str| {
         let found = value.get(key).and_then(Value::as_str).unwrap_or_default();
         // Text of strangers must not steer the terminal.
-        found.chars().filter(|c| !c.is_control()).collect::<String>()
+        found
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect::<String>()
     };
     let mut rows = Vec::new();
     let mut add = |name: &str, value: Option<&Value>, keys: &[&str]| {
         if let Some(value) = value.filter(|value| !value.is_null()) {
-            let words: Vec<String> = keys.iter().map(|key| text(value, key)).filter(|word| !word.is_empty()).collect();
+            let words: Vec<String> = keys
+                .iter()
+                .map(|key| text(value, key))
+                .filter(|word| !word.is_empty())
+                .collect();
             rows.push((name.to_owned(), text(value, "result"), words.join(", ")));
         }
     };
     add("iprev", results.get("iprev"), &["address", "name"]);
-    add("spf helo", results.get("spf_helo"), &["domain", "explanation"]);
-    add("spf from", results.get("spf_mail_from"), &["domain", "explanation"]);
-    for one in results.get("dkim").and_then(Value::as_array).into_iter().flatten() {
-        add("dkim", Some(one), &["domain", "selector", "algorithm", "reason"]);
+    add(
+        "spf helo",
+        results.get("spf_helo"),
+        &["domain", "explanation"],
+    );
+    add(
+        "spf from",
+        results.get("spf_mail_from"),
+        &["domain", "explanation"],
+    );
+    for one in results
+        .get("dkim")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        add(
+            "dkim",
+            Some(one),
+            &["domain", "selector", "algorithm", "reason"],
+        );
     }
     add("arc", results.get("arc"), &["reason"]);
-    add("dmarc", results.get("dmarc"), &["domain", "policy", "reason"]);
+    add(
+        "dmarc",
+        results.get("dmarc"),
+        &["domain", "policy", "reason"],
+    );
     rows
 }
 
@@ -127,7 +162,10 @@ mod tests {
         let report = mailauth_report();
         let rows = reasons(&report);
         assert_eq!(rows.len(), 4);
-        assert_eq!(rows.last().map(|row| row.2.as_str()), Some("a.example, reject, because"));
+        assert_eq!(
+            rows.last().map(|row| row.2.as_str()),
+            Some("a.example, reject, because")
+        );
     }
 
     fn mailauth_report() -> Value {

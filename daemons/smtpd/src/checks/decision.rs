@@ -44,8 +44,8 @@ impl Decision {
         // RFC 7489 6.6.3: a domain that DMARC vouches for is not refused for SPF, which forwarding breaks.
         let spf = report.spf().is_some_and(|spf| spf.result == Word::Fail)
             && report.dmarc.result != Word::Pass;
-        let hidden = report.dmarc.result == Word::PermError
-            && report.dmarc.policy != DmarcPolicy::None;
+        let hidden =
+            report.dmarc.result == Word::PermError && report.dmarc.policy != DmarcPolicy::None;
         let failed = report.dmarc.result == Word::Fail || hidden;
         let failed = Failed {
             spf,
@@ -182,7 +182,9 @@ fn weigh(
 
 /// Whether an answer that did not come could have changed anything.
 fn matters(report: &Report, spf: Action, dmarc: DmarcAction) -> bool {
-    let spf_unknown = report.spf().is_some_and(|spf| spf.result == Word::TempError)
+    let spf_unknown = report
+        .spf()
+        .is_some_and(|spf| spf.result == Word::TempError)
         && report.dmarc.result != Word::Pass;
     (report.dmarc.result == Word::TempError && dmarc != DmarcAction::Record)
         || (spf_unknown && spf != Action::Record)
@@ -280,17 +282,64 @@ mod tests {
             // Too many domains in From.
             (&published, Word::Pass, Word::PermError, Q, "Junk dmarc"),
             (&preset(Preset::Relaxed), Word::Fail, Word::Fail, R, "take"),
-            (&preset(Preset::Tag), Word::Fail, Word::Fail, R, "Tag dmarc,spf"),
+            (
+                &preset(Preset::Tag),
+                Word::Fail,
+                Word::Fail,
+                R,
+                "Tag dmarc,spf",
+            ),
             (&preset(Preset::Tag), Word::Fail, Word::Pass, R, "take"),
-            (&preset(Preset::Quarantine), Word::Fail, Word::None, P0, "Junk spf"),
-            (&preset(Preset::Quarantine), Word::SoftFail, Word::Fail, R, "Junk dmarc"),
-            (&preset(Preset::Reject), Word::Fail, Word::None, P0, "550 5.7.23"),
-            (&preset(Preset::Reject), Word::Neutral, Word::Fail, P0, "550 5.7.1"),
+            (
+                &preset(Preset::Quarantine),
+                Word::Fail,
+                Word::None,
+                P0,
+                "Junk spf",
+            ),
+            (
+                &preset(Preset::Quarantine),
+                Word::SoftFail,
+                Word::Fail,
+                R,
+                "Junk dmarc",
+            ),
+            (
+                &preset(Preset::Reject),
+                Word::Fail,
+                Word::None,
+                P0,
+                "550 5.7.23",
+            ),
+            (
+                &preset(Preset::Reject),
+                Word::Neutral,
+                Word::Fail,
+                P0,
+                "550 5.7.1",
+            ),
             (&preset(Preset::Strict), Word::Pass, Word::Fail, P0, "take"),
-            (&preset(Preset::Strict), Word::Pass, Word::Fail, Q, "550 5.7.1"),
-            (&preset(Preset::Strict), Word::TempError, Word::TempError, R, "take"),
+            (
+                &preset(Preset::Strict),
+                Word::Pass,
+                Word::Fail,
+                Q,
+                "550 5.7.1",
+            ),
+            (
+                &preset(Preset::Strict),
+                Word::TempError,
+                Word::TempError,
+                R,
+                "take",
+            ),
         ] {
-            assert_eq!(one(config, &report(spf, dmarc, policy)), expected, "{spf} {dmarc} {policy:?} {:?}", config.policy);
+            assert_eq!(
+                one(config, &report(spf, dmarc, policy)),
+                expected,
+                "{spf} {dmarc} {policy:?} {:?}",
+                config.policy
+            );
         }
     }
 
@@ -328,7 +377,12 @@ mod tests {
             ..ChecksConfig::default()
         };
         let report = report(Word::Fail, Word::Fail, DmarcPolicy::Reject);
-        let to = ["a@ours.example", "b@open.example", "c@x.tagged.example", "d@ours.example"];
+        let to = [
+            "a@ours.example",
+            "b@open.example",
+            "c@x.tagged.example",
+            "d@ours.example",
+        ];
         let junk = Suspicion {
             treatment: Treatment::Junk,
             checks: "dmarc".to_owned(),
@@ -339,12 +393,18 @@ mod tests {
             recipients: Some(vec![2]),
             ..junk.clone()
         };
-        assert_eq!(decide(&config, &report, &to), Decision::Take(vec![tag, junk]));
+        assert_eq!(
+            decide(&config, &report, &to),
+            Decision::Take(vec![tag, junk])
+        );
         assert!(matches!(
             decide(&config, &report, &["a@ours.example", "d@ours.example"]),
             Decision::Refuse(550, ..)
         ));
-        assert_eq!(decide(&config, &report, &["b@open.example"]), Decision::Take(Vec::new()));
+        assert_eq!(
+            decide(&config, &report, &["b@open.example"]),
+            Decision::Take(Vec::new())
+        );
     }
 
     #[test]
@@ -363,11 +423,26 @@ mod tests {
         let report = report(Word::Fail, Word::Fail, DmarcPolicy::Reject);
         for (config, expected) in [
             (rule(|rule| rule.listeners = vec!["mx".to_owned()]), "take"),
-            (rule(|rule| rule.listeners = vec!["other".to_owned()]), "550 5.7.1"),
-            (rule(|rule| rule.senders = vec!["from.example".to_owned()]), "take"),
-            (rule(|rule| rule.senders = vec!["a.example".to_owned()]), "take"),
-            (rule(|rule| rule.senders = vec!["b.example".to_owned()]), "550 5.7.1"),
-            (rule(|rule| rule.senders = vec![".example".to_owned()]), "take"),
+            (
+                rule(|rule| rule.listeners = vec!["other".to_owned()]),
+                "550 5.7.1",
+            ),
+            (
+                rule(|rule| rule.senders = vec!["from.example".to_owned()]),
+                "take",
+            ),
+            (
+                rule(|rule| rule.senders = vec!["a.example".to_owned()]),
+                "take",
+            ),
+            (
+                rule(|rule| rule.senders = vec!["b.example".to_owned()]),
+                "550 5.7.1",
+            ),
+            (
+                rule(|rule| rule.senders = vec![".example".to_owned()]),
+                "take",
+            ),
         ] {
             assert_eq!(one(&config, &report), expected, "{:?}", config.rule);
         }

@@ -47,21 +47,38 @@ async fn results_stand_before_the_message_and_forged_ones_are_gone() {
     let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
     let (received, results) = prefix.split_once("Authentication-Results: ").unwrap();
     assert!(received.starts_with("Received: from client.example"));
-    assert!(results.starts_with("mx.example.org;\r\n\tiprev=none"), "{results}");
+    assert!(
+        results.starts_with("mx.example.org;\r\n\tiprev=none"),
+        "{results}"
+    );
     assert!(!prefix.contains("X-Posthouse-Suspect"));
     let judged = client.memory.judged.lock().unwrap().clone();
     // What came is judged as it came.
     let header = FORGED.strip_suffix("body").unwrap().as_bytes().to_vec();
     let sender: Address = "a@other.example".parse().unwrap();
-    assert_eq!(judged, [(format!("192.0.2.1 client.example {:?}", Some(sender)), header)]);
+    assert_eq!(
+        judged,
+        [(
+            format!("192.0.2.1 client.example {:?}", Some(sender)),
+            header
+        )]
+    );
 }
 
 #[tokio::test]
 async fn what_the_domain_wants_refused_is_refused() {
     let report = failing(DmarcPolicy::Reject);
     let mut client = checking(ListenerRole::Mx, ChecksConfig::default(), report).await;
-    let text = send(&mut client, "From: <x@bank.example>\r\n\r\nbody", "550 5.7.1").await;
-    assert!(text.contains("bank.example") && text.contains("p=reject"), "{text}");
+    let text = send(
+        &mut client,
+        "From: <x@bank.example>\r\n\r\nbody",
+        "550 5.7.1",
+    )
+    .await;
+    assert!(
+        text.contains("bank.example") && text.contains("p=reject"),
+        "{text}"
+    );
     assert!(client.commits().is_empty());
     // The session goes on.
     *client.memory.report.lock().unwrap() = Report::default();
@@ -76,7 +93,10 @@ async fn quarantine_travels_in_the_prefix() {
     send(&mut client, FORGED, "250").await;
     let (commit, body) = client.commits().remove(0);
     let prefix = String::from_utf8(commit.prefix.to_vec()).unwrap();
-    assert!(prefix.ends_with("X-Posthouse-Suspect: junk; checks=dmarc\r\n"), "{prefix}");
+    assert!(
+        prefix.ends_with("X-Posthouse-Suspect: junk; checks=dmarc\r\n"),
+        "{prefix}"
+    );
     assert!(!String::from_utf8(body).unwrap().contains("X-Posthouse"));
 }
 
@@ -103,7 +123,11 @@ async fn what_is_no_strangers_is_not_judged() {
     // Software here may hand on what we found before.
     let (commit, body) = client.commits().remove(0);
     assert!(body.starts_with(b"Authentication-Results: mx.example.org; dmarc=pass\r\n"));
-    assert!(!String::from_utf8(commit.prefix.to_vec()).unwrap().contains("Authentication-Results"));
+    assert!(
+        !String::from_utf8(commit.prefix.to_vec())
+            .unwrap()
+            .contains("Authentication-Results")
+    );
     let off = ChecksConfig {
         enabled: false,
         ..ChecksConfig::default()
@@ -113,7 +137,11 @@ async fn what_is_no_strangers_is_not_judged() {
     // Nothing is checked, and nobody may say that we did.
     let (commit, body) = client.commits().remove(0);
     assert!(body.starts_with(b"From:"));
-    assert!(!String::from_utf8(commit.prefix.to_vec()).unwrap().contains("Authentication-Results"));
+    assert!(
+        !String::from_utf8(commit.prefix.to_vec())
+            .unwrap()
+            .contains("Authentication-Results")
+    );
     assert!(client.memory.judged.lock().unwrap().is_empty());
 }
 
@@ -123,8 +151,15 @@ async fn a_large_message_is_judged_by_its_header() {
     let message = format!("{FORGED}\r\n{}", "0123456789\r\n".repeat(60_000));
     send(&mut client, &message, "250").await;
     let (_, body) = client.commits().remove(0);
-    assert_eq!(body.len(), message.len() + 2 - FORGED.find("From:").unwrap());
-    assert!(client.memory.judged.lock().unwrap()[0].1.ends_with(b"<x@bank.example>\r\n\r\n"));
+    assert_eq!(
+        body.len(),
+        message.len() + 2 - FORGED.find("From:").unwrap()
+    );
+    assert!(
+        client.memory.judged.lock().unwrap()[0]
+            .1
+            .ends_with(b"<x@bank.example>\r\n\r\n")
+    );
 }
 
 #[tokio::test]
