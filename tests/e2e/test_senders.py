@@ -202,6 +202,9 @@ def test_the_policy_of_the_author_is_followed(house):
     (mail,) = suite.wait_messages(jane, 1, mailbox="Junk")
     assert results(mail)["dmarc"][0].startswith("fail") and b"X-Posthouse-Suspect: junk; checks=dmarc\r\n" in mail
     assert len(suite.messages(jane)) == 3
+    # Another form of the name is the same name.
+    for other in (b"reject.example.", b"REJECT.example"):
+        assert deliver(suite, jane, letter("reject.example").replace(b"author@reject.example", b"author@" + other), "x@silent.example", client=BAD)[0] == 550
     # One that two domains share is as good as the worse of them.
     two = letter("none.example").replace(b"From: <author@none.example>", b"From: <author@none.example>, <ceo@reject.example>")
     assert deliver(suite, jane, two, "author@none.example", client=GOOD)[0] == 550

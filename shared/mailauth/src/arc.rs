@@ -77,7 +77,7 @@ pub(crate) async fn check<'a>(case: &Case<'_>, message: &'a AuthenticatedMessage
 }
 
 /// Why a chain counts for nothing, whether or not its signatures are genuine.
-fn refused(message: &AuthenticatedMessage<'_>) -> Option<&'static str> {
+pub(crate) fn refused(message: &AuthenticatedMessage<'_>) -> Option<&'static str> {
     let sha1 = message
         .as_headers
         .iter()

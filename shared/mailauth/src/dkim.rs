@@ -71,7 +71,7 @@ fn of_author(domain: &str, message: &AuthenticatedMessage<'_>) -> bool {
 }
 
 /// Why a signature counts for nothing, whether or not it is genuine.
-fn refused(header: &Header<'_, Signature>) -> Option<(Word, String)> {
+pub(crate) fn refused(header: &Header<'_, Signature>) -> Option<(Word, String)> {
     let signature = &header.header;
     // RFC 6376 6.1.1
     if !well_formed(header.value, &["v", "a", "b", "bh", "d", "h", "s"]) {

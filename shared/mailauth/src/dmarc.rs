@@ -9,6 +9,7 @@ use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, DnsError, Error, Parameters,
     SpfOutput, SpfResult,
 };
+use types::Address;
 
 /// Domains in From that are looked at. RFC 7489 6.6.1 leaves several to the receiver; the worst of them decides here, lest a
 /// second one be a way around the first.
@@ -24,10 +25,9 @@ pub(crate) async fn check<'a>(
 ) -> DmarcReport {
     let mut domains: Vec<String> = Vec::new();
     for from in &message.from {
-        let domain = from
-            .rsplit_once('@')
-            .map_or("", |(_, domain)| domain)
-            .to_owned();
+        let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain);
+        // As names are compared: a final dot, or another form of letters, is no other domain.
+        let domain = Address::domain_of(domain.trim()).unwrap_or_else(|_| domain.to_owned());
         if !domain.is_empty() && !domains.contains(&domain) {
             domains.push(domain);
         }

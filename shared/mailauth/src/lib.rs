@@ -14,6 +14,7 @@ mod config;
 mod dkim;
 mod dmarc;
 mod field;
+pub mod fuzz;
 mod iprev;
 mod ledger;
 mod report;

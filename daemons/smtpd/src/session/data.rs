@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             let progress = decoder.decode(self.input.unread(), &mut |octets| arrival.push(octets));
             self.input.consume(progress.consumed);
             if arrival.has_piece() && trouble.is_none() {
-                trouble = self.spill(&mut arrival).await.err();
+                trouble = self.spill(&mut arrival, false).await.err();
                 if trouble.is_some() {
                     arrival.give_up();
                 }
@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 && arrival.has_piece()
                 && trouble.is_none()
             {
-                trouble = self.spill(arrival).await.err();
+                trouble = self.spill(arrival, false).await.err();
                 if trouble.is_some() {
                     arrival.give_up();
                 }
@@ -204,7 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     }
 
     /// Moves what has come into queued's file, which is opened when it is first needed.
-    async fn spill(&mut self, arrival: &mut Arrival) -> Result<(), Reply> {
+    /// `whole`: nothing more comes.
+    async fn spill(&mut self, arrival: &mut Arrival, whole: bool) -> Result<(), Reply> {
         let trace = self
             .transaction
             .as_deref()
@@ -214,8 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return Err(header_too_large());
             }
             // It is looked at as a whole.
-            (_, false) => return Ok(()),
-            (_, true) => {}
+            (_, false) if !whole => return Ok(()),
+            _ => {}
         }
         if arrival.needs_spool() {
             let expected = self
@@ -300,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     async fn hand_over(&mut self, mut transaction: Transaction, mut arrival: Arrival) -> Reply {
         let trace = transaction.trace;
         if arrival.needs_spool()
-            && let Err(reply) = self.spill(&mut arrival).await
+            && let Err(reply) = self.spill(&mut arrival, true).await
         {
             self.discard(arrival, trace).await;
             return reply;
@@ -399,7 +400,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             sender: transaction.sender.as_ref(),
         };
         let began = Instant::now();
-        let report = self.service.backend.judge(&client, evidence).await;
+        // In a place of its own: a session that waits for commands has no room for it.
+        let report = Box::pin(self.service.backend.judge(&client, evidence)).await;
         let figures = &self.service.figures;
         figures.checked(&report, began.elapsed());
         let letter = Letter {

@@ -421,6 +421,28 @@ impl<'a> Evaluation<'a> {
     }
 }
 
+/// Expands all that a record names, for fuzzers.
+pub(super) fn expand_all(record: &Record) {
+    struct Fixed;
+    impl Values for Fixed {
+        fn value(&self, letter: char) -> String {
+            format!("{letter}.a-b+c.{}.example.org", "x".repeat(63))
+        }
+    }
+    let specs = record
+        .directives
+        .iter()
+        .filter_map(|(_, mechanism)| match mechanism {
+            Mechanism::Include(spec) | Mechanism::Exists(spec) => Some(spec),
+            Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => spec.as_ref(),
+            Mechanism::All | Mechanism::Ip4(..) | Mechanism::Ip6(..) => None,
+        });
+    for spec in specs.chain(&record.redirect).chain(&record.exp) {
+        let name = name_of(&spec.domain(&Fixed));
+        assert!(name.is_none_or(|name| name.to_ascii().len() < 2048));
+    }
+}
+
 fn is_below(name: &str, domain: &str) -> bool {
     name.strip_suffix(domain)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

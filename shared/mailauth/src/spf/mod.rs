@@ -10,6 +10,15 @@ use crate::{Case, Client};
 use evaluate::{Evaluation, Identity};
 use types::Address;
 
+/// For [`crate::fuzz`].
+pub(crate) fn fuzz(octets: &[u8]) {
+    if record::is_spf(octets)
+        && let Some(record) = record::Record::parse(octets)
+    {
+        evaluate::expand_all(&record);
+    }
+}
+
 /// Of the HELO name; `None` where that is no domain (RFC 7208 2.3).
 pub(crate) async fn helo(case: &Case<'_>, client: &Client<'_>, host: &str) -> Option<SpfReport> {
     let domain = client.helo.trim_end_matches('.');

@@ -172,3 +172,14 @@ async fn a_header_without_end_is_refused() {
     let small = format!("{}{FORGED}", "X-Long: 0123456789\r\n".repeat(10_000));
     send(&mut client, &small, "250").await;
 }
+
+#[tokio::test]
+async fn a_header_without_a_body_is_a_message() {
+    let mut client = checking(ListenerRole::Mx, ChecksConfig::default(), Report::default()).await;
+    // Too large for a frame, and no empty line in it.
+    let header = "X-Long: 0123456789\r\n".repeat(8_000);
+    send(&mut client, header.trim_end(), "250").await;
+    let (commit, body) = client.commits().remove(0);
+    assert!(matches!(commit.body, types::Body::Slot { .. }));
+    assert_eq!(body, header.as_bytes());
+}
