@@ -19,6 +19,9 @@ pub enum Network {
     Sql,
     /// Accepts.
     Listen,
+    /// Accepts, and asks name servers: UDP, and TCP to their ports.
+    #[serde(rename = "listen+dns")]
+    ListenDns,
     /// Connects.
     Connect,
     /// Both.

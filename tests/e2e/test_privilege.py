@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from suite import ROOT, Suite, message
+from suite import ROOT, Suite, free_port, message
 
 TOPOLOGY = tomllib.loads((ROOT / "ipc/topology.toml").read_text())
 
@@ -123,7 +123,14 @@ def test_foreign_paths_are_out_of_reach(suite, role):
 def test_the_network_is_as_the_topology_says(suite, role):
     network = TOPOLOGY[role]["network"]
     here = "%s:%d" % suite.address("mx")
-    if network != "connect":
+    if network == "listen+dns":
+        # Name servers only, over TCP where an answer is long: their port, and no other.
+        assert not probe(suite, role, "listen", "127.0.0.1:0")["possible"], f"{role} listens"
+        if landlock_is_enforced(suite, role):
+            assert not probe(suite, role, "connect", here)["possible"], f"{role} connects"
+            assert not probe(suite, role, "connect", "127.0.0.1:%d" % free_port())["possible"], f"{role} connects"
+        assert probe(suite, role, "connect", "127.0.0.1:53")["possible"], f"{role} must be able to ask name servers"
+    elif network != "connect":
         # SQLite: no server to talk to. Listeners got their sockets before the sandbox. So no new socket at all.
         assert not probe(suite, role, "connect", here)["possible"], f"{role} connects"
         assert not probe(suite, role, "listen", "127.0.0.1:0")["possible"], f"{role} listens"

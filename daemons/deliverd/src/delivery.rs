@@ -137,6 +137,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                 }
             }
         }
+        self.file_as_junk(&call, &mut plan).await;
         self.run_scripts(&call, &message, &mut plan).await;
         let (copies, changed): (Vec<Copy>, Vec<Copy>) = std::mem::take(&mut plan.copies)
             .into_iter()

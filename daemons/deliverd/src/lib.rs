@@ -29,6 +29,7 @@ mod config;
 mod copies;
 mod delivery;
 mod filing;
+mod junk;
 mod script;
 
 pub use config::{Config, OverQuota, SieveConfig};

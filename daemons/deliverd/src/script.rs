@@ -456,7 +456,7 @@ impl Scripts {
     }
 
     /// The mailbox that `fileinto` means: by its id (RFC 9042), by its use (RFC 8579), else by its name.
-    async fn place(
+    pub(crate) async fn place(
         &self,
         account: AccountId,
         folder: String,

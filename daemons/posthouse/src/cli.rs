@@ -86,6 +86,8 @@ pub enum Command {
     Queue(Queue),
     /// Send a message: from options, or a whole one from standard input as sendmail does.
     Send(Send),
+    /// Judge who sent a message, as smtpd would, and say what it would do: from a file or standard input.
+    Judge(Judge),
     /// Sieve scripts of accounts.
     #[command(subcommand)]
     Script(Script),
@@ -566,6 +568,34 @@ pub enum Config {
     },
     /// Print a file with every default explained.
     Example,
+}
+
+/// Judging.
+#[derive(Args, Debug)]
+pub struct Judge {
+    /// The message; standard input if not given.
+    pub file: Option<PathBuf>,
+    /// The address of the client that brings it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: std::net::IpAddr,
+    /// What the client calls itself.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub helo: String,
+    /// MAIL FROM; nothing or `<>` for the null sender.
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    pub sender: String,
+    /// A recipient, whose domain may have a policy of its own. May be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub recipient: Vec<String>,
+    /// The listener through which it comes; the first for other servers if not given.
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// A name server to ask instead of the configured ones, address:port. May be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub nameserver: Vec<std::net::SocketAddr>,
+    /// Seconds that it has for an answer, instead of the configured ones.
+    #[arg(long, value_name = "SECONDS")]
+    pub dns_timeout: Option<u64>,
 }
 
 /// Attempts to break out.

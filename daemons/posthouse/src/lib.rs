@@ -93,6 +93,9 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
     if let Command::Restore(options) = command {
         return command::backup::restore(place, json, options).await;
     }
+    if let Command::Judge(options) = command {
+        return command::judge::run(place, json, options).await;
+    }
     let suite = Suite::open(place, json)?;
     match command {
         Command::Script(command) => {
@@ -126,6 +129,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         | Command::Up(_)
         | Command::Check { .. }
         | Command::Tls(_)
+        | Command::Judge(_)
         | Command::Verify(_)
         | Command::Restore(_)
         | Command::Schema(_)

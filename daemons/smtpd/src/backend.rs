@@ -1,5 +1,6 @@
 //! The daemons behind smtpd, as the session sees them.
 
+use crate::checks::Evidence;
 use ipc::Fault;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, Resolution};
 use ipc::api::queued::{Commit, SpoolSlot};
@@ -7,7 +8,7 @@ use std::fs::File;
 use std::future::Future;
 use types::{AccountId, Address, QueueId, TraceId};
 
-/// authd and queued. One implementation calls them ([`crate::peers`]); the tests have one that answers itself.
+/// authd and queued, and DNS. One implementation calls them ([`crate::peers`]); the tests have one that answers itself.
 pub trait Backend: Send + Sync + 'static {
     /// Where mail for an address goes.
     fn resolve(
@@ -50,6 +51,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Gives a file back that is not committed.
     fn close_spool(&self, trace: TraceId, slot: SpoolSlot) -> impl Future<Output = ()> + Send;
+
+    /// Who sent a message, as far as DNS tells. Takes no longer than `smtpd.checks.limits.timeout`.
+    fn judge(
+        &self,
+        client: &mailauth::Client<'_>,
+        evidence: Evidence,
+    ) -> impl Future<Output = mailauth::Report> + Send;
 
     /// Hands the message over. `Ok` means that it survives.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<(), Fault>> + Send;

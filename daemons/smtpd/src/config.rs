@@ -1,5 +1,6 @@
 //! The section `[smtpd]`.
 
+use crate::checks::ChecksConfig;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct Limits {
     pub bad_commands: u32,
     /// Received fields in a message: one more is a loop (RFC 5321 6.3).
     pub received: usize,
+    /// Octets of a message's header; more is answered 552.
+    pub header_bytes: usize,
     /// Octets of a command line with CRLF (RFC 5321 4.5.3.1.4).
     pub command_line: usize,
     /// Octets of MAIL and RCPT, which the extensions make longer.
@@ -98,6 +101,7 @@ impl Default for Limits {
             idle_commands: 200,
             bad_commands: 20,
             received: 50,
+            header_bytes: 262_144,
             command_line: 512,
             envelope_line: 2048,
             auth_line: 12_288,
@@ -175,7 +179,8 @@ pub struct Config {
     pub listener: Vec<ListenerConfig>,
     /// Load balancers whose connections begin with a PROXY header, version 1 or 2. None.
     pub proxy_networks: Vec<types::Network>,
-    /// Networks without limits of connections and guesses. Loopback.
+    /// Networks without limits of connections and guesses, whose mail is not checked for its sender and may say what our checks
+    /// found. Loopback.
     pub trusted_networks: Vec<types::Network>,
     /// Networks that may relay through `mx` listeners without a login; queued must list them too (`queued.relay_networks`).
     /// None.
@@ -188,6 +193,8 @@ pub struct Config {
     pub auth_without_tls: bool,
     /// SASL mechanisms on submission listeners, in the order of the offer.
     pub mechanisms: Vec<String>,
+    /// `[smtpd.checks]`
+    pub checks: ChecksConfig,
     /// `[smtpd.limits]`
     pub limits: Limits,
     /// `[smtpd.timeouts]`
@@ -228,6 +235,7 @@ impl Default for Config {
             mechanisms: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]
                 .map(str::to_owned)
                 .to_vec(),
+            checks: ChecksConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

@@ -1,6 +1,7 @@
 //! What is counted, for Prometheus.
 
 use runtime::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use types::Treatment;
 
 /// The figures of all sessions.
 #[derive(Debug)]
@@ -27,6 +28,36 @@ pub struct Figures {
     pub failed_logins: Counter,
     /// From handing a message to queued to its answer.
     pub commit: Histogram,
+    /// What the checks of a sender took.
+    pub checks: Histogram,
+    /// Messages by what DMARC said of them: pass, fail, temperror, and the rest.
+    dmarc: [Counter; 4],
+    /// Messages that were tagged, and that went to Junk.
+    suspected: [Counter; 2],
+}
+
+impl Figures {
+    /// Counts a message whose sender was checked.
+    pub fn checked(&self, report: &mailauth::Report, took: std::time::Duration) {
+        let [pass, fail, temporary, other] = &self.dmarc;
+        let counter = match report.dmarc.result {
+            mailauth::Word::Pass => pass,
+            mailauth::Word::Fail => fail,
+            mailauth::Word::TempError => temporary,
+            _ => other,
+        };
+        counter.add_one();
+        self.checks.observe(took);
+    }
+
+    /// Counts a message that is taken although it is suspicious.
+    pub fn suspected(&self, treatment: Treatment) {
+        let [tagged, junk] = &self.suspected;
+        match treatment {
+            Treatment::Tag => tagged.add_one(),
+            Treatment::Junk => junk.add_one(),
+        }
+    }
 }
 
 impl Default for Figures {
@@ -52,6 +83,19 @@ impl Default for Figures {
                 "smtpd_commit_seconds",
                 "From handing a message to queued to its answer",
             ),
+            checks: histogram("smtpd_checks_seconds", "Checks of a message's sender"),
+            dmarc: ["pass", "fail", "temperror", "other"].map(|result| {
+                counter(
+                    &format!("smtpd_dmarc_total{{result=\"{result}\"}}"),
+                    "Messages by what DMARC said",
+                )
+            }),
+            suspected: ["tag", "junk"].map(|treatment| {
+                counter(
+                    &format!("smtpd_suspected_total{{treatment=\"{treatment}\"}}"),
+                    "Suspicious messages that were taken",
+                )
+            }),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use message::Fields;
 use std::ops::Range;
+use std::sync::Arc;
+use types::Suspicion;
 
 /// Facts of a header, read once.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,18 +20,18 @@ pub struct Header {
     removed: Vec<Range<usize>>,
 }
 
-/// Which fields are taken out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// Return-Path: the final delivery writes it (RFC 5321 4.4).
-    ReturnPath,
-    /// Bcc too: a submission's blind recipients are nobody's business (RFC 5322 3.6.3).
-    ReturnPathAndBcc,
+/// Which fields are taken out, besides Return-Path: the final delivery writes that (RFC 5321 4.4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Bcc: a submission's blind recipients are nobody's business (RFC 5322 3.6.3).
+    pub bcc: bool,
+    /// What only we may say: Authentication-Results under this authserv-id (RFC 8601 5), and what goes with them.
+    pub claims: Option<Arc<str>>,
 }
 
 impl Header {
     /// Reads the header at the start of `octets`.
-    pub fn scan(octets: &[u8], removal: Removal) -> Self {
+    pub fn scan(octets: &[u8], removal: &Removal) -> Self {
         let mut header = Self::default();
         let mut at = 0;
         for field in Fields::new(octets) {
@@ -43,7 +45,14 @@ impl Header {
                 Some(b'D' | b'd') if is("Date") => header.date = true,
                 Some(b'M' | b'm') if is("Message-ID") => header.message_id = true,
                 Some(b'F' | b'f') if is("From") => header.from.push(place),
-                Some(b'B' | b'b') if removal == Removal::ReturnPathAndBcc && is("Bcc") => {
+                Some(b'B' | b'b') if removal.bcc && is("Bcc") => header.removed.push(place),
+                Some(b'A' | b'a') if is("Authentication-Results") => {
+                    let ours = |id: &Arc<str>| mailauth::claims(field.value, id);
+                    if removal.claims.as_ref().is_some_and(ours) {
+                        header.removed.push(place);
+                    }
+                }
+                Some(b'X' | b'x') if removal.claims.is_some() && is(Suspicion::FIELD) => {
                     header.removed.push(place);
                 }
                 _ => {}
@@ -83,7 +92,11 @@ mod tests {
 
     #[test]
     fn facts_of_a_header() {
-        let header = Header::scan(MESSAGE, Removal::ReturnPathAndBcc);
+        let blind = Removal {
+            bcc: true,
+            claims: None,
+        };
+        let header = Header::scan(MESSAGE, &blind);
         assert_eq!(header.received, 2);
         assert!(header.date && !header.message_id);
         assert_eq!(header.from.len(), 1);
@@ -96,17 +109,36 @@ mod tests {
             b"Received: a\r\n\tb\r\nReceived: c\r\nFrom: \"J, D\" <j@d.example>\r\nDate: today\r\n\r\nReceived: in the body\r\n"
         );
         let mut rest = MESSAGE.to_vec();
-        Header::scan(MESSAGE, Removal::ReturnPath).take_out(&mut rest);
+        Header::scan(MESSAGE, &Removal::default()).take_out(&mut rest);
         assert!(rest.starts_with(b"Received: a") && rest.len() == MESSAGE.len() - 28);
     }
 
     #[test]
     fn no_header_at_all() {
-        assert_eq!(Header::scan(b"", Removal::ReturnPath), Header::default());
+        let removal = Removal::default();
+        assert_eq!(Header::scan(b"", &removal), Header::default());
         assert_eq!(
-            Header::scan(b"\r\nDate: x\r\n", Removal::ReturnPath),
+            Header::scan(b"\r\nDate: x\r\n", &removal),
             Header::default()
         );
+    }
+
+    #[test]
+    fn what_only_we_may_say_is_taken_out() {
+        let message = b"Authentication-Results: mx.ours.example; spf=pass\r\nauthentication-results : (x)\r\n \"MX.ours.example\"; dkim=pass\r\nX-POSTHOUSE-SUSPECT: tag\r\nAuthentication-Results: other.example; spf=fail\r\nARC-Authentication-Results: i=1; mx.ours.example; none\r\n\r\nbody\r\n";
+        let ours = Removal {
+            bcc: false,
+            claims: Some("mx.ours.example".into()),
+        };
+        let mut rest = message.to_vec();
+        Header::scan(message, &ours).take_out(&mut rest);
+        assert_eq!(
+            rest,
+            b"Authentication-Results: other.example; spf=fail\r\nARC-Authentication-Results: i=1; mx.ours.example; none\r\n\r\nbody\r\n"
+        );
+        let mut all = message.to_vec();
+        Header::scan(message, &Removal::default()).take_out(&mut all);
+        assert_eq!(all, message);
     }
 
     #[test]

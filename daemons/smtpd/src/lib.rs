@@ -9,19 +9,25 @@
 //! | `submission` | our users | to everybody, after a login, under their own addresses |
 //! | `lmtp` | other software here | to our domains, with one answer a recipient |
 //!
-//! SECURITY: user `posthouse-smtp`. Listens and cannot connect, writes no file, reads none but its configuration. Calls authd
-//! (logins, recipients), keyd (TLS signatures) and queued (commits). It sees the passwords of PLAIN and LOGIN for as long as
+//! What comes to `mx` listeners from strangers is checked for its sender: SPF, DKIM, DMARC, ARC and the client's name, whose
+//! results it writes into Authentication-Results; fields that claim to be that are taken out (`[smtpd.checks]`).
+//!
+//! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
+//! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures) and queued
+//! (commits). It sees the passwords of PLAIN and LOGIN for as long as
 //! authd takes to check them; SCRAM never shows them.
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
 //! codes), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531
-//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS); the PROXY protocol, versions 1 and 2.
+//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS); the PROXY protocol, versions 1 and 2; 7208 (SPF), 6376, 8301 and 8463 (DKIM),
+//! 7489 and 9989 (DMARC), 8617 (ARC), 8601 (Authentication-Results), 7372 (codes for them).
 //!
 //! RECOVERY: sessions end with the process. What was not acknowledged is the client's to send again; a commit whose answer was
 //! lost is made again under the same id, and queued takes it once.
 #![forbid(unsafe_code)]
 
 mod backend;
+mod checks;
 mod clients;
 mod config;
 mod figures;
@@ -32,6 +38,9 @@ mod recipients;
 mod session;
 mod trace_header;
 
+pub use checks::{
+    Action, ChecksConfig, DmarcAction, Opinion, Preset, Question, Rule, Temporary, opinion,
+};
 pub use config::{
     Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, Timeouts, TlsMode,
 };
@@ -70,6 +79,17 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
             )));
         }
     }
+    for rule in &config.checks.rule {
+        if let Some(name) = rule
+            .listeners
+            .iter()
+            .find(|name| !names.contains(&name.as_str()))
+        {
+            return Err(Failure::new(format!(
+                "smtpd.checks.rule: there is no listener {name:?}"
+            )));
+        }
+    }
     let listen = config
         .listener
         .iter()
@@ -80,6 +100,7 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
         .collect();
     Ok(Needs {
         listen,
+        dns_ports: config.checks.dns_ports(),
         ..Needs::default()
     })
 }
@@ -95,6 +116,12 @@ fn serving(
     let hostname = config.hostname.as_deref().unwrap_or(suite).to_owned();
     let postmaster = Address::new("postmaster", &hostname)
         .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
+    let checks = checks::Checks::new(&config.checks)?;
+    let authserv_id = match config.checks.authserv_id.as_str() {
+        "" => hostname.as_str(),
+        own => own,
+    };
+    let authserv_id = authserv_id.into();
     let service = Service {
         backend,
         policy: Policy {
@@ -106,6 +133,8 @@ fn serving(
             check_from: config.check_from,
             auth_without_tls: config.auth_without_tls,
             mechanisms: config.mechanisms.clone(),
+            authserv_id,
+            checks,
         },
         clients,
         confirmed: recipients::ConfirmedRecipients::default(),
@@ -121,6 +150,19 @@ fn serving(
         service: Arc::new(service),
         networks: Arc::new(networks),
     })
+}
+
+/// Who asks DNS for the checks; `None` if nothing is checked.
+///
+/// # Errors
+/// No resolver can be made of these settings.
+pub fn judge(checks: &ChecksConfig, hostname: &str) -> Result<Option<mailauth::Judge>, Failure> {
+    if !checks.enabled {
+        return Ok(None);
+    }
+    mailauth::Judge::new(&checks.nameservers, checks.limits.clone(), hostname)
+        .map(Some)
+        .map_err(|error| Failure::new(format!("smtpd.checks.nameservers: {error}")))
 }
 
 /// Runs until it is told to stop and the sessions have ended.
@@ -150,7 +192,8 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     let back_ends = (start.client(Role::Authd), start.client(Role::Queued));
     let seats = Arc::clone(&clients);
     let prepare = move |config: &Config, suite: &str| {
-        let peers = Peers::new(back_ends.0.clone(), back_ends.1.clone());
+        let judge = judge(&config.checks, config.hostname.as_deref().unwrap_or(suite))?;
+        let peers = Peers::new(back_ends.0.clone(), back_ends.1.clone(), judge);
         serving(config, suite, peers, Arc::clone(&seats), tls.clone()).map(Arc::new)
     };
     let (change, serving) = watch::channel(prepare(&config, &suite)?);

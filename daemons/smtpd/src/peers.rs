@@ -1,6 +1,7 @@
 //! The real [`Backend`]: authd and queued over their sockets.
 
 use crate::backend::Backend;
+use crate::checks::Evidence;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
 use ipc::api::queued::{CloseSpool, Commit, OpenSpool, ReserveIds, ReservedIds, SpoolSlot};
 use ipc::{Client, Fault, FaultKind};
@@ -15,20 +16,23 @@ const BLOCK: u32 = 1024;
 /// A login may wait for others' hashing.
 const LOGIN: Duration = Duration::from_secs(60);
 
-/// authd and queued.
+/// authd, queued and DNS.
 #[derive(Debug)]
 pub struct Peers {
     authd: Client,
     queued: Client,
+    /// `None` if nothing is checked.
+    judge: Option<mailauth::Judge>,
     ids: Mutex<Option<(u64, u64)>>,
 }
 
 impl Peers {
     /// Calls through these connections.
-    pub fn new(authd: Client, queued: Client) -> Self {
+    pub fn new(authd: Client, queued: Client, judge: Option<mailauth::Judge>) -> Self {
         Self {
             authd,
             queued,
+            judge,
             ids: Mutex::default(),
         }
     }
@@ -106,6 +110,13 @@ impl Backend for Peers {
             .await
         {
             tracing::debug!(%trace, %error, "a spool file was not given back");
+        }
+    }
+
+    async fn judge(&self, client: &mailauth::Client<'_>, evidence: Evidence) -> mailauth::Report {
+        match &self.judge {
+            Some(judge) => judge.judge(client, &evidence.header, evidence.hashes).await,
+            None => mailauth::Report::default(),
         }
     }
 

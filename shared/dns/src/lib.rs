@@ -10,7 +10,7 @@ mod secure;
 
 pub use secure::{Found, Proven, Unknown, Validating};
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{ResolverBuilder, TokioResolver};
@@ -31,12 +31,16 @@ const NEGATIVE_MAX: Duration = Duration::from_secs(60);
 /// If it cannot be made of these settings.
 pub fn resolver(nameservers: &[SocketAddr], timeout: Duration) -> Result<TokioResolver, NetError> {
     let mut builder = builder(nameservers);
-    let options = builder.options_mut();
+    tune(builder.options_mut(), timeout);
+    builder.build()
+}
+
+/// Sets what every resolver here has, with `timeout` for an answer of one server, one second at least.
+pub fn tune(options: &mut ResolverOpts, timeout: Duration) {
     options.timeout = timeout.max(Duration::from_secs(1));
     options.attempts = ATTEMPTS;
     options.positive_max_ttl = Some(POSITIVE_MAX);
     options.negative_max_ttl = Some(NEGATIVE_MAX);
-    builder.build()
 }
 
 /// One to be made with other options.

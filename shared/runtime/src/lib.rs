@@ -47,6 +47,8 @@ pub struct Needs {
     pub write: Vec<PathBuf>,
     /// For daemons whose network is `sql`: whether the configuration names servers to connect to.
     pub servers: bool,
+    /// For daemons whose network is `listen+dns`: the ports of the name servers that they ask; none if they ask nobody.
+    pub dns_ports: Vec<u16>,
 }
 
 /// What [`Needs`] are made from.
@@ -271,8 +273,12 @@ fn prepare(
     let connects = match daemon.network {
         Network::Connect | Network::Both => true,
         Network::Sql | Network::Listen => needs.servers,
-        Network::None => false,
+        Network::ListenDns | Network::None => false,
     };
+    if daemon.network == Network::ListenDns && !needs.dns_ports.is_empty() {
+        // Which name servers there are.
+        read.extend(["/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
+    }
     if connects {
         // Name resolution and the certificates of others.
         let system = [
@@ -289,6 +295,7 @@ fn prepare(
         write,
         network: daemon.network,
         servers: needs.servers,
+        dns_ports: needs.dns_ports.clone(),
     })
 }
 

@@ -5,8 +5,8 @@
 use crate::Failure;
 use ipc::topology::Network;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -26,6 +26,8 @@ pub(crate) struct Allowed {
     pub(crate) network: Network,
     /// Whether a `sql` daemon has servers to connect to.
     pub(crate) servers: bool,
+    /// The ports of the name servers that a `listen+dns` daemon asks.
+    pub(crate) dns_ports: Vec<u16>,
 }
 
 /// Restricts the process. Returns what was done and what could not be, a fact a line.
@@ -43,8 +45,13 @@ fn connects(allowed: &Allowed) -> bool {
         Network::Connect | Network::Both => true,
         // imapd reads the store, and connects where that is on a server.
         Network::Sql | Network::Listen => allowed.servers,
-        Network::None => false,
+        Network::ListenDns | Network::None => false,
     }
+}
+
+/// Whether it asks name servers, and connects to nobody else.
+fn asks(allowed: &Allowed) -> bool {
+    allowed.network == Network::ListenDns && !allowed.dns_ports.is_empty()
 }
 
 fn files(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
@@ -85,11 +92,22 @@ fn files(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
             .add_rule(PathBeneath::new(descriptor, access))
             .map_err(failed)?;
     }
+    if asks(allowed) {
+        for port in &allowed.dns_ports {
+            // RFC 7766 5: an answer that is too long for UDP comes over TCP.
+            ruleset = ruleset
+                .add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
+                .map_err(failed)?;
+        }
+    }
     let status = ruleset.restrict_self().map_err(failed)?;
     let tcp = if connects(allowed) {
-        "TCP: connect only"
+        "TCP: connect only".to_owned()
+    } else if asks(allowed) {
+        let ports: Vec<String> = allowed.dns_ports.iter().map(u16::to_string).collect();
+        format!("TCP: connect to port {} only", ports.join(" "))
     } else {
-        "TCP: nothing new"
+        "TCP: nothing new".to_owned()
     };
     match status.ruleset {
         RulesetStatus::FullyEnforced => facts.push(format!("landlock: files, {tcp}")),
@@ -207,7 +225,18 @@ fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
 }
 
-fn denied(silent: bool, connects: bool) -> Result<Rules, Failure> {
+/// Which sockets may be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sockets {
+    /// Local ones.
+    Local,
+    /// UDP and TCP, to name servers.
+    Dns,
+    /// All that the network knows.
+    Network,
+}
+
+fn denied(sockets: Sockets) -> Result<Rules, Failure> {
     let mut rules: Rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
     for namespace in NAMESPACES.map(bits) {
         let rule = when(0, SeccompCmpOp::MaskedEq(namespace), namespace)?;
@@ -222,14 +251,20 @@ fn denied(silent: bool, connects: bool) -> Result<Rules, Failure> {
         libc::AF_CAN,
         libc::AF_TIPC,
     ];
-    if silent {
-        families.extend([libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]);
+    match sockets {
+        Sockets::Local => families.extend([libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]),
+        Sockets::Dns => {
+            families.push(libc::AF_NETLINK);
+            // What it accepts on was made before; also where Landlock does not know TCP.
+            rules.insert(libc::SYS_listen, Vec::new());
+        }
+        Sockets::Network => {}
     }
     for family in families {
         let rule = when(0, SeccompCmpOp::Eq, bits(family))?;
         rules.entry(libc::SYS_socket).or_default().push(rule);
     }
-    if !connects {
+    if sockets != Sockets::Network {
         // No code but what was loaded. (Where names are resolved, the C library may still load a module for it.)
         let code = bits(libc::PROT_EXEC);
         for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
@@ -257,13 +292,21 @@ fn filter(rules: Rules, errno: i32) -> Result<BpfProgram, Failure> {
 
 fn calls(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
     // Who only accepts got its sockets before the sandbox; accept(2) makes the others.
-    let silent = !connects(allowed);
+    let sockets = match (connects(allowed), asks(allowed)) {
+        (true, _) => Sockets::Network,
+        (false, true) => Sockets::Dns,
+        (false, false) => Sockets::Local,
+    };
     // clone3 hides its flags from filters; told that there is none, the C library uses clone.
     let hidden = filter(Rules::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
-    let program = filter(denied(silent, connects(allowed))?, libc::EPERM)?;
+    let program = filter(denied(sockets)?, libc::EPERM)?;
     match seccompiler::apply_filter(&hidden).and_then(|()| seccompiler::apply_filter(&program)) {
         Ok(()) => {
-            let network = if silent { ", no network sockets" } else { "" };
+            let network = match sockets {
+                Sockets::Local => ", no network sockets",
+                Sockets::Dns => ", no sockets but UDP and TCP",
+                Sockets::Network => "",
+            };
             facts.push(format!(
                 "seccomp: no programs, no other processes, no namespaces, no kernel{network}"
             ));

@@ -13,6 +13,7 @@ mod id;
 mod network;
 mod role;
 mod status;
+mod suspicion;
 
 pub use address::{Address, AddressError};
 pub use body::{Body, Octets};
@@ -25,3 +26,4 @@ pub use id::{
 pub use network::{Network, NetworkError};
 pub use role::Role;
 pub use status::{Enhanced, Outcome, Status};
+pub use suspicion::{Suspicion, Treatment};

@@ -243,6 +243,31 @@ pub fn all() -> Vec<Target> {
             ANSWERS,
         ),
         target(
+            "signed",
+            mailauth::fuzz::signed,
+            seeds::sealing,
+            &[
+                b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/simple; d=a.example; s=s; h=from; bh=MA==; b=MA==\r\n",
+                b"ARC-Seal: i=1; a=rsa-sha256; cv=none; d=a.example; s=s; b=MA==\r\n",
+                b"ARC-Message-Signature: i=1;",
+                b"From: a@a.example\r\n",
+                b"; l=1",
+                b"\r\n\r\n",
+            ],
+        ),
+        target(
+            "results",
+            mailauth::fuzz::results,
+            || vec![b"a.example\nb.example\ns\nreason\n".to_vec()],
+            &[b"; dmarc=pass", b"(", b")", b"\"", b"\\", b"\r\n", b"header.from=example.org"],
+        ),
+        target(
+            "spf",
+            mailauth::fuzz::spf,
+            || vec![b"v=spf1 a:%{d2r}.example/24//64 mx ip4:192.0.2.0/24 exists:%{ir}.%{v}.example -all exp=%{p}.example".to_vec()],
+            &[b"%{", b"}", b"redirect=", b"include:", b"%%", b"//", b"%{l1r-}", b" "],
+        ),
+        target(
             "forwarding",
             authd::fuzz::forwarding,
             seeds::forwarding,

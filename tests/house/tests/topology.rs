@@ -90,7 +90,7 @@ fn who_faces_the_network_holds_no_state_and_users_are_distinct() {
     assert_eq!(users.len(), daemons.len());
     for (name, daemon) in &daemons {
         match daemon.network.as_str() {
-            "listen" | "connect" | "both" => {
+            "listen" | "listen+dns" | "connect" | "both" => {
                 assert_eq!(daemon.state, "", "{name} faces the network")
             }
             "none" | "sql" => (),

@@ -219,6 +219,49 @@ async fn the_null_sender_is_shown_as_such() {
 }
 
 #[tokio::test]
+async fn what_is_suspicious_goes_to_junk() {
+    let (delivery, store) = delivery(&[
+        ("a@x.example", vec![account(1, "anna@x.example", None)]),
+        (
+            "a+lists@x.example",
+            vec![account(1, "anna@x.example", Some("lists"))],
+        ),
+        ("b@y.example", vec![account(2, "bert@y.example", None)]),
+    ]);
+    let suspect = |field: &str, recipients: &[&str]| Deliver {
+        prefix: format!("Received: by us\r\nX-Posthouse-Suspect: {field}\r\n")
+            .into_bytes()
+            .into(),
+        ..call(recipients, BODY)
+    };
+    let all = ["a@x.example", "a+lists@x.example", "b@y.example"];
+    let delivered = delivery
+        .deliver(suspect("junk; checks=dmarc", &all), None)
+        .await
+        .unwrap();
+    assert_eq!(summary(&delivered), "0:d250 1:d250 2:d250");
+    let places = || {
+        let mut copies = store.copies.lock().unwrap();
+        let all: Vec<(u64, String, bool)> = copies
+            .drain(..)
+            .map(|one| (one.target.account.0, one.target.mailbox, one.target.create))
+            .collect();
+        all
+    };
+    let junk = |account| (account, "Junk".to_owned(), true);
+    assert_eq!(places(), [junk(1), junk(2)], "one copy an account");
+    let some = suspect(
+        "junk; checks=dmarc;\r\n\trecipients=1",
+        &["a@x.example", "b@y.example"],
+    );
+    delivery.deliver(some, None).await.unwrap();
+    assert_eq!(places(), [(1, String::new(), false), junk(2)]);
+    let tagged = suspect("tag; checks=spf", &["a@x.example"]);
+    delivery.deliver(tagged, None).await.unwrap();
+    assert_eq!(places(), [(1, String::new(), false)]);
+}
+
+#[tokio::test]
 async fn each_recipient_has_its_outcome() {
     let (delivery, store) = delivery(&[
         ("a@x.example", vec![account(1, "anna@x.example", None)]),

@@ -61,7 +61,10 @@ fn results(
     let Ok(smtpd) = document.section::<smtpd::Config>("smtpd") else {
         return;
     };
-    let said = smtpd.hostname.unwrap_or_else(|| hostname.to_owned());
+    let said = match smtpd.checks.authserv_id.as_str() {
+        "" => smtpd.hostname.unwrap_or_else(|| hostname.to_owned()),
+        own => own.to_owned(),
+    };
     let known = match config.arc.authserv_id.as_str() {
         "" => hostname,
         own => own,

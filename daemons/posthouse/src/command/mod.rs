@@ -17,6 +17,7 @@ pub(crate) mod fsck;
 pub(crate) mod group;
 pub(crate) mod import;
 pub(crate) mod index;
+pub(crate) mod judge;
 pub(crate) mod man;
 pub(crate) mod probe;
 pub(crate) mod queue;

@@ -1,6 +1,7 @@
 //! A message as it arrives: in memory while it is small, in queued's file beyond that.
 
 use super::spool::{PIECE, Spool};
+use crate::checks::Evidence;
 use crate::header::{Header, Removal};
 use smtp::LineEndings;
 use types::{Body, Octets};
@@ -23,11 +24,14 @@ pub(crate) struct Arrival {
     pub(crate) endings: LineEndings,
     /// The From fields' octets, kept from the header.
     from: Vec<Vec<u8>>,
+    /// Whether the header is kept and the body hashed for the checks of its sender.
+    judged: bool,
+    evidence: Option<Evidence>,
 }
 
 impl Arrival {
-    /// Nothing yet; `limit` is the message's largest size.
-    pub(crate) fn new(removal: Removal, limit: u64) -> Self {
+    /// Nothing yet; `limit` is the message's largest size, `judged` whether its sender will be checked.
+    pub(crate) fn new(removal: Removal, limit: u64, judged: bool) -> Self {
         Self {
             octets: Vec::new(),
             header: None,
@@ -38,6 +42,8 @@ impl Arrival {
             limit,
             endings: LineEndings::default(),
             from: Vec::new(),
+            judged,
+            evidence: None,
         }
     }
 
@@ -75,6 +81,17 @@ impl Arrival {
         self.spool.is_none() && self.octets.len() > Body::INLINE_MAX
     }
 
+    /// Octets of the header so far, and whether it is at its end: that must be in memory.
+    pub(crate) fn header_so_far(&self) -> (usize, bool) {
+        if self.header.is_some() || self.spooled > 0 {
+            return (0, true);
+        }
+        match mailauth::header_len(&self.octets) {
+            Some(len) => (len, true),
+            None => (self.octets.len(), false),
+        }
+    }
+
     pub(crate) fn set_spool(&mut self, spool: Spool) {
         self.spool = Some(spool);
     }
@@ -85,7 +102,11 @@ impl Arrival {
 
     /// Begins to write what is in memory to the file.
     pub(crate) async fn spill(&mut self) -> std::io::Result<()> {
-        self.look_at_header();
+        if self.header.is_none() && self.spooled == 0 {
+            self.look_at_header();
+        } else {
+            self.hash();
+        }
         let Some(spool) = &mut self.spool else {
             return Ok(());
         };
@@ -104,11 +125,36 @@ impl Arrival {
         )
     }
 
+    /// What the checks of the sender need; once, when all has come and after [`Self::header`].
+    pub(crate) fn evidence(&mut self) -> Option<Evidence> {
+        if self.spooled > 0 {
+            self.hash();
+        }
+        self.evidence.take()
+    }
+
+    /// What is in memory belongs to the body and was not hashed yet.
+    fn hash(&mut self) {
+        if let Some(evidence) = &mut self.evidence {
+            evidence.hashes.update(&self.octets);
+        }
+    }
+
     fn look_at_header(&mut self) {
         if self.header.is_some() || self.spooled > 0 {
             return;
         }
-        let header = Header::scan(&self.octets, self.removal);
+        if self.judged {
+            let end = mailauth::header_len(&self.octets).unwrap_or(self.octets.len());
+            let (header, body) = self.octets.split_at(end);
+            let mut hashes = mailauth::BodyHashes::wanted(header);
+            hashes.update(body);
+            self.evidence = Some(Evidence {
+                header: header.to_vec(),
+                hashes,
+            });
+        }
+        let header = Header::scan(&self.octets, &self.removal);
         let field =
             |place: &std::ops::Range<usize>| self.octets.get(place.clone()).map(<[u8]>::to_vec);
         self.from = header.from.iter().filter_map(field).collect();

@@ -5,6 +5,7 @@ use super::spool::Spool;
 use super::transaction::Transaction;
 use super::{End, Session, input};
 use crate::backend::Backend;
+use crate::checks::{Decision, Letter};
 use crate::config::{LineEndingPolicy, ListenerRole, Timeouts};
 use crate::header::{Header, Removal, from_addresses};
 use crate::trace_header::{Received, With, now, push_date};
@@ -55,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             let progress = decoder.decode(self.input.unread(), &mut |octets| arrival.push(octets));
             self.input.consume(progress.consumed);
             if arrival.has_piece() && trouble.is_none() {
-                trouble = self.spill(&mut arrival).await.err();
+                trouble = self.spill(&mut arrival, false).await.err();
                 if trouble.is_some() {
                     arrival.give_up();
                 }
@@ -114,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 && arrival.has_piece()
                 && trouble.is_none()
             {
-                trouble = self.spill(arrival).await.err();
+                trouble = self.spill(arrival, false).await.err();
                 if trouble.is_some() {
                     arrival.give_up();
                 }
@@ -174,11 +175,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     }
 
     fn new_arrival(&self) -> Arrival {
-        let removal = match self.door.role {
-            ListenerRole::Submission => Removal::ReturnPathAndBcc,
-            ListenerRole::Mx | ListenerRole::Lmtp => Removal::ReturnPath,
+        let policy = &self.service.policy;
+        let stranger = match self.door.role {
+            ListenerRole::Mx => !self.peer.trusted && !self.peer.may_relay,
+            ListenerRole::Submission => true,
+            ListenerRole::Lmtp => false,
         };
-        Arrival::new(removal, self.service.policy.limits.message_bytes)
+        let removal = Removal {
+            bcc: self.door.role == ListenerRole::Submission,
+            claims: stranger.then(|| policy.authserv_id.clone()),
+        };
+        let judged = stranger && policy.checks.is_some() && self.door.role == ListenerRole::Mx;
+        Arrival::new(removal, policy.limits.message_bytes, judged)
     }
 
     /// Reads on in a message of which `received` octets have come: small ones are not worth a large buffer.
@@ -196,11 +204,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     }
 
     /// Moves what has come into queued's file, which is opened when it is first needed.
-    async fn spill(&mut self, arrival: &mut Arrival) -> Result<(), Reply> {
+    /// `whole`: nothing more comes.
+    async fn spill(&mut self, arrival: &mut Arrival, whole: bool) -> Result<(), Reply> {
         let trace = self
             .transaction
             .as_deref()
             .map_or(self.trace, |transaction| transaction.trace);
+        match arrival.header_so_far() {
+            (len, false) if len > self.service.policy.limits.header_bytes => {
+                return Err(header_too_large());
+            }
+            // It is looked at as a whole.
+            (_, false) if !whole => return Ok(()),
+            _ => {}
+        }
         if arrival.needs_spool() {
             let expected = self
                 .transaction
@@ -223,6 +240,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let policy = &self.service.policy;
         if arrival.too_large() {
             return Err(too_large());
+        }
+        if arrival.header_so_far().0 > policy.limits.header_bytes {
+            return Err(header_too_large());
         }
         if stray && policy.line_endings == LineEndingPolicy::Refuse {
             let text =
@@ -281,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     async fn hand_over(&mut self, mut transaction: Transaction, mut arrival: Arrival) -> Reply {
         let trace = transaction.trace;
         if arrival.needs_spool()
-            && let Err(reply) = self.spill(&mut arrival).await
+            && let Err(reply) = self.spill(&mut arrival, true).await
         {
             self.discard(arrival, trace).await;
             return reply;
@@ -303,6 +323,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             self.discard(arrival, trace).await;
             return reply;
         }
+        let found = match self.check_sender(&transaction, &mut arrival).await {
+            Ok(found) => found,
+            Err(reply) => {
+                self.discard(arrival, trace).await;
+                return reply;
+            }
+        };
         let id = match self.service.backend.queue_id(trace).await {
             Ok(id) => id,
             Err(fault) => {
@@ -310,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return refusal(trace, &fault);
             }
         };
-        let prefix = self.prefix(&transaction, id, &header, from.is_empty());
+        let prefix = self.prefix(&transaction, id, &header, from.is_empty(), &found);
         let size = arrival.received();
         let body = match arrival.finish().await {
             Ok(body) => body,
@@ -350,6 +377,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 // A file that was committed all the same is queued's by now, and stays.
                 self.discard(arrival, trace).await;
                 refusal(trace, &fault)
+            }
+        }
+    }
+
+    /// Finds out who sent a stranger's message: the fields that say so, or a refusal.
+    async fn check_sender(
+        &self,
+        transaction: &Transaction,
+        arrival: &mut Arrival,
+    ) -> Result<String, Reply> {
+        let policy = &self.service.policy;
+        let (Some(checks), Some(evidence), Some(address)) =
+            (&policy.checks, arrival.evidence(), self.peer.address)
+        else {
+            return Ok(String::new());
+        };
+        let trace = transaction.trace;
+        let client = mailauth::Client {
+            address,
+            helo: self.hello.as_ref().map_or("", |hello| hello.name.as_str()),
+            sender: transaction.sender.as_ref(),
+        };
+        let began = Instant::now();
+        // In a place of its own: a session that waits for commands has no room for it.
+        let report = Box::pin(self.service.backend.judge(&client, evidence)).await;
+        let figures = &self.service.figures;
+        figures.checked(&report, began.elapsed());
+        let letter = Letter {
+            listener: &self.door.name,
+            sender: transaction.sender.as_ref(),
+            recipients: &transaction.recipients,
+        };
+        let decision = Decision::new(&checks.config, &report, &letter);
+        tracing::info!(
+            %trace, client = %self.client(), iprev = %report.iprev.result,
+            spf = %report.spf().map_or(mailauth::Word::None, |spf| spf.result), arc = %report.arc.result,
+            dmarc = %report.dmarc.result, from = report.dmarc.domain, policy = report.dmarc.policy.as_str(),
+            dkim = report.dkim.iter().map(|one| format!("{}={}", one.domain, one.result)).collect::<Vec<_>>().join(" "),
+            vouched = report.vouched_by(&checks.config.trusted_sealers), ?decision, "sender checked"
+        );
+        match decision {
+            Decision::Refuse(code, enhanced, text) => Err((code, enhanced, text)),
+            Decision::Take(suspicions) => {
+                let mut fields = report.field(&policy.authserv_id);
+                for suspicion in &suspicions {
+                    figures.suspected(suspicion.treatment);
+                    suspicion.write(&mut fields);
+                }
+                Ok(fields)
             }
         }
     }
@@ -411,6 +487,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         id: QueueId,
         header: &Header,
         lacks_from: bool,
+        found: &str,
     ) -> Octets {
         let host = &self.service.policy.hostname;
         let hello = self.hello.as_ref();
@@ -441,6 +518,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             at: now(),
         }
         .write(&mut prefix);
+        prefix.push_str(found);
         if self.door.role == ListenerRole::Submission {
             if let Some(sender) = transaction.sender.as_ref().filter(|_| lacks_from) {
                 prefix.push_str(&format!("From: <{sender}>\r\n"));
@@ -471,6 +549,14 @@ fn too_large() -> Reply {
         552,
         Enhanced(5, 3, 4),
         "The message is too large; EHLO tells the limit".to_owned(),
+    )
+}
+
+fn header_too_large() -> Reply {
+    (
+        552,
+        Enhanced(5, 3, 4),
+        "The header of the message is too large".to_owned(),
     )
 }
 

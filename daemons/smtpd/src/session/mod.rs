@@ -12,6 +12,7 @@ mod tests;
 mod transaction;
 
 use crate::backend::Backend;
+use crate::checks::Checks;
 use crate::clients::{Clients, Seat};
 use crate::config::{Limits, LineEndingPolicy, ListenerRole, Timeouts, TlsMode};
 use crate::figures::Figures;
@@ -64,6 +65,10 @@ pub struct Policy {
     pub auth_without_tls: bool,
     /// The SASL mechanisms offered.
     pub mechanisms: Vec<String>,
+    /// By which name our own Authentication-Results fields are known (RFC 8601 2.5).
+    pub authserv_id: Arc<str>,
+    /// What is done about senders that are not who they say; `None` if nothing is checked.
+    pub checks: Option<Checks>,
 }
 
 /// The listener through which the client came.
@@ -86,6 +91,8 @@ pub struct Peer {
     pub address: Option<IpAddr>,
     /// Its address is in `relay_networks`.
     pub may_relay: bool,
+    /// Its address is in `trusted_networks`, or it has none.
+    pub trusted: bool,
 }
 
 /// What the client called itself, and how.

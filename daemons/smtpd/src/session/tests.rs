@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod limits;
+mod senders;
 
 use super::*;
+use crate::checks::Evidence;
 use crate::config::Config;
 use ipc::api::authd::{AuthContinue, AuthFailure, AuthReply, AuthStart, Resolution, Target};
 use ipc::api::queued::{Commit, Right, SpoolSlot};
@@ -26,6 +28,9 @@ struct Memory {
     resolved: AtomicU64,
     full: AtomicU64,
     ids: AtomicU64,
+    /// What the checks of senders find, and of whom and what they were asked.
+    report: Mutex<mailauth::Report>,
+    judged: Mutex<Vec<(String, Vec<u8>)>>,
 }
 
 impl Memory {
@@ -110,6 +115,12 @@ impl Backend for Arc<Memory> {
         }
     }
 
+    async fn judge(&self, client: &mailauth::Client<'_>, evidence: Evidence) -> mailauth::Report {
+        let of = format!("{} {} {:?}", client.address, client.helo, client.sender);
+        self.judged.lock().unwrap().push((of, evidence.header));
+        self.report.lock().unwrap().clone()
+    }
+
     async fn commit(&self, commit: Commit) -> Result<(), Fault> {
         self.fail()?;
         let body = match &commit.body {
@@ -175,6 +186,8 @@ impl Client {
             check_from: true,
             auth_without_tls: true,
             mechanisms: config.mechanisms,
+            authserv_id: "mx.example.org".into(),
+            checks: None,
         };
         policy.limits.unknown_delay_ms = 0;
         change(&mut policy);
@@ -201,6 +214,7 @@ impl Client {
         let peer = Peer {
             address: Some("192.0.2.1".parse().unwrap()),
             may_relay: false,
+            trusted: false,
         };
         let (stream, theirs) = tokio::io::duplex(64 * 1024);
         let (drain, draining) = watch::channel(false);

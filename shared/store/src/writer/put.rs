@@ -1,5 +1,6 @@
 //! New messages: deliveries and APPEND, many at a time.
 
+use super::provision::STANDARD;
 use super::{Batch, Quota, Refusal};
 use crate::Error;
 use crate::flags::{Flags, SystemFlags};
@@ -139,8 +140,8 @@ struct Rows {
 }
 
 impl Batch {
-    /// Makes a mailbox and subscribes to it, if it is not there (RFC 5490 3.2 `:create`). What cannot be made is left: the
-    /// message goes to INBOX.
+    /// Makes a mailbox and subscribes to it, if it is not there (RFC 5490 3.2 `:create`). One of the standard names gets its use
+    /// back, unless another has it now. What cannot be made is left: the message goes to INBOX.
     ///
     /// # Errors
     /// [`Error`]: the batch is spoiled.
@@ -151,12 +152,35 @@ impl Batch {
             .fetch_each(vec![Self::named_query(&[account], &[name])])
             .await?;
         self.know(rows.first().map_or(&[], Vec::as_slice))?;
-        if self.named(account, name).is_none()
-            && let Ok(_made) = self.create(account, name, None).await?
-        {
+        if self.named(account, name).is_some() {
+            return Ok(());
+        }
+        let special_use = self.free_use(account, name).await?;
+        if let Ok(_made) = self.create(account, name, special_use).await? {
             let _ = self.subscribe(account, name, true).await?;
         }
         Ok(())
+    }
+
+    /// The use that a standard name stands for, if no mailbox of the account has it (RFC 6154).
+    async fn free_use(
+        &mut self,
+        account: AccountId,
+        name: &str,
+    ) -> Result<Option<&'static str>, Error> {
+        let standard = STANDARD.iter().find(|(known, _)| *known == name);
+        let Some((_, Some(special_use))) = standard else {
+            return Ok(None);
+        };
+        self.write_pending().await?;
+        let taken = self
+            .tx
+            .fetch_optional(
+                "SELECT id FROM mailbox WHERE account = ? AND special_use = ?",
+                args![account.0, *special_use],
+            )
+            .await?;
+        Ok(taken.is_none().then_some(*special_use))
     }
 
     /// Puts messages into mailboxes: a dozen statements for all of them. One result for each, in their order.

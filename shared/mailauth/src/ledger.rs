@@ -1,0 +1,103 @@
+//! Lookups are counted where the library asks for what it may have cached; nothing is cached here, as the resolver does that.
+
+use mail_auth::{DnsError, Error, MX, RecordSet, ResolverCache, Txt};
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
+
+/// The lookups of all checks of a message, SPF apart, which has limits of its own.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    left: AtomicU32,
+    exceeded: AtomicBool,
+}
+
+impl Ledger {
+    pub(crate) fn new(most: u32) -> Self {
+        Self {
+            left: AtomicU32::new(most),
+            exceeded: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a lookup was not made.
+    pub(crate) fn exceeded(&self) -> bool {
+        self.exceeded.load(Relaxed)
+    }
+
+    /// Counts a lookup; `true` if it must not be made.
+    fn take(&self) -> bool {
+        let taken = self
+            .left
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .is_ok();
+        if !taken {
+            self.exceeded.store(true, Relaxed);
+        }
+        !taken
+    }
+
+    /// What a lookup of addresses or names gets that must not be made: nothing, and the result is replaced by an error later.
+    fn nothing<T>(&self) -> Option<RecordSet<T>> {
+        self.take().then(|| RecordSet {
+            rrset: Arc::from(Vec::new()),
+            dnssec_status: Default::default(),
+        })
+    }
+
+    fn text(&self) -> Option<Txt> {
+        let refused = || {
+            Txt::Error(Error::Dns(DnsError::Resolver(
+                "too many lookups".to_owned(),
+            )))
+        };
+        self.take().then(refused)
+    }
+}
+
+/// The answers are not kept, their number is.
+macro_rules! counted {
+    ($key:ty => $value:ty, $get:ident) => {
+        impl ResolverCache<$key, $value> for Ledger {
+            fn get<Q>(&self, _: &Q) -> Option<$value>
+            where
+                $key: Borrow<Q>,
+                Q: Hash + Eq + ?Sized,
+            {
+                self.$get()
+            }
+
+            fn remove<Q>(&self, _: &Q) -> Option<$value>
+            where
+                $key: Borrow<Q>,
+                Q: Hash + Eq + ?Sized,
+            {
+                None
+            }
+
+            fn insert(&self, _: $key, _: $value, _: Instant) {}
+        }
+    };
+}
+
+counted!(Box<str> => Txt, text);
+counted!(Box<str> => RecordSet<MX>, nothing);
+counted!(Box<str> => RecordSet<Ipv4Addr>, nothing);
+counted!(Box<str> => RecordSet<Ipv6Addr>, nothing);
+counted!(IpAddr => RecordSet<Box<str>>, nothing);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups_run_out() {
+        let ledger = Ledger::new(2);
+        let text = || ResolverCache::<Box<str>, Txt>::get(&ledger, "x");
+        assert!(text().is_none() && text().is_none() && !ledger.exceeded());
+        assert!(matches!(text(), Some(Txt::Error(_))) && ledger.exceeded());
+    }
+}
