@@ -7,7 +7,7 @@ use crate::pool::Pool;
 use crate::tls::TlsClient;
 use crate::transaction::{self, Interrupted, Job, Outcomes};
 use crate::verdict::{by_class, status};
-use ipc::api::relayd::Relayed;
+use ipc::api::relayd::{Manner, Relayed};
 use std::net::SocketAddr;
 use std::time::Duration;
 use types::{Enhanced, Outcome, Status};
@@ -32,7 +32,7 @@ struct Way {
 /// What became of one host.
 enum Visit {
     /// Every recipient that was asked for has its outcome.
-    Finished { dsn: bool, host: String },
+    Finished { dsn: bool, by: bool, host: String },
     /// The host was not to be had, or went away; the others may be asked.
     Failed(Status),
     /// It went away when it had the whole message.
@@ -44,7 +44,10 @@ impl Client {
     pub(crate) async fn deliver(&self, job: &Job, domain: &str, route: Option<&str>) -> Relayed {
         let mut outcomes = Outcomes::new();
         let way = match self.way(job, domain, route).await {
-            Ok(way) => way,
+            Ok(mut way) => {
+                way.policy = way.policy.with(&job.manner, job.require_tls);
+                way
+            }
             Err(none) => {
                 for recipient in &job.recipients {
                     outcomes.insert(recipient.index, none.outcome.clone());
@@ -54,6 +57,7 @@ impl Client {
                     dsn_passed: false,
                     host: None,
                     destination_down: none.down,
+                    by_passed: false,
                 };
             }
         };
@@ -62,12 +66,14 @@ impl Client {
             dsn_passed: false,
             host: None,
             destination_down: false,
+            by_passed: false,
         };
         let mut failures = Vec::new();
         for endpoint in way.endpoints(self.config.max_addresses) {
             match self.visit(job, &endpoint, &way.policy, &mut outcomes).await {
-                Visit::Finished { dsn, host } => {
+                Visit::Finished { dsn, by, host } => {
                     relayed.dsn_passed = dsn;
+                    relayed.by_passed = by;
                     relayed.host = Some(host);
                     break;
                 }
@@ -123,6 +129,7 @@ impl Client {
                 protocol: Protocol::Smtp,
                 login: None,
                 watch_loops: true,
+                manner: Manner::default(),
             };
             return Ok(Way {
                 hosts,
@@ -144,6 +151,7 @@ impl Client {
             protocol: route.protocol,
             login,
             watch_loops: false,
+            manner: Manner::default(),
         };
         Ok(Way {
             hosts: self.dns.host(&route.host).await?,
@@ -237,6 +245,7 @@ impl Client {
     ) -> Visit {
         let host = connection.description();
         let dsn = connection.offered.dsn;
+        let by = connection.offered.deliver_by.is_some();
         if let Some(why) = transaction::unsuitable(job, &connection, &self.config) {
             for recipient in &job.recipients {
                 outcomes
@@ -244,7 +253,11 @@ impl Client {
                     .or_insert_with(|| by_class(why.clone()));
             }
             self.put_away(endpoint, policy, connection);
-            return Visit::Finished { dsn: false, host };
+            return Visit::Finished {
+                dsn: false,
+                by: false,
+                host,
+            };
         }
         let waiting: Vec<usize> = (0..job.recipients.len())
             .filter(|position| {
@@ -286,7 +299,7 @@ impl Client {
             }
         }
         self.put_away(endpoint, policy, connection);
-        Visit::Finished { dsn, host }
+        Visit::Finished { dsn, by, host }
     }
 
     fn put_away(&self, endpoint: &Endpoint, policy: &Policy, connection: Connection) {

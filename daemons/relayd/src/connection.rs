@@ -5,9 +5,10 @@ use crate::tls::TlsClient;
 use crate::verdict::{status, with_host};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipc::api::relayd::{Manner, TlsDemand};
 use smtp::client::{self, Capabilities, Reply, ReplyError, ReplyParser};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -54,6 +55,33 @@ pub(crate) struct Policy {
     pub(crate) login: Option<Login>,
     /// RFC 5321 5.1: a host that greets with our own name is ourselves. Not asked of configured routes.
     pub(crate) watch_loops: bool,
+    /// What a rule of the queue wants. What is sent under one name or address never goes over a connection of another.
+    pub(crate) manner: Manner,
+}
+
+impl Policy {
+    /// With what a rule of the queue wants, which goes before the configuration; not before REQUIRETLS, nor does it send a
+    /// password in the clear.
+    pub(crate) fn with(mut self, manner: &Manner, require_tls: bool) -> Self {
+        self.manner = manner.clone();
+        let (tls, verify) = match manner.tls {
+            None => return self,
+            Some(TlsDemand::None) => (TlsMode::None, false),
+            Some(TlsDemand::Opportunistic) => (TlsMode::Opportunistic, false),
+            Some(TlsDemand::Required) => (TlsMode::Required, false),
+            Some(TlsDemand::Verified) => (TlsMode::Required, true),
+        };
+        let weaker = matches!(tls, TlsMode::None | TlsMode::Opportunistic);
+        // RFC 8689 4.2.1
+        if weaker && (require_tls || self.login.is_some() || self.tls == TlsMode::Implicit) {
+            return self;
+        }
+        if self.tls != TlsMode::Implicit {
+            self.tls = tls;
+        }
+        self.verify = verify || require_tls || (self.verify && !weaker);
+        self
+    }
 }
 
 /// What to log in with.
@@ -179,13 +207,14 @@ async fn open_once(
     let Site {
         own, config, tls, ..
     } = site;
+    let hello = policy.manner.hello.as_deref().unwrap_or(own);
     let label = endpoint.label();
     let lost = |lost: Lost| OpenError::of(lost.status(&label));
     let connect_timeout = Config::seconds(config.connect_timeout);
     let tcp = within(
         connect_timeout,
         "connecting",
-        connect(endpoint.address, config),
+        connect(endpoint.address, config, policy.manner.source),
     )
     .await
     .map_err(|error| {
@@ -221,7 +250,7 @@ async fn open_once(
     if !greeting.is_positive() {
         return Err(OpenError::of(greeting.status(Some(&label))));
     }
-    connection.hello(own, policy).await?;
+    connection.hello(hello, policy).await?;
     let wants_tls = matches!(policy.tls, TlsMode::Opportunistic | TlsMode::Required);
     if wants_tls && connection.offered.starttls {
         let reply = connection
@@ -233,7 +262,7 @@ async fn open_once(
                 .start_tls(endpoint, policy, tls, connect_timeout)
                 .await?;
             // RFC 3207 4.2: what was learned before counts no more.
-            connection.hello(own, policy).await?;
+            connection.hello(hello, policy).await?;
         } else if policy.tls == TlsMode::Required {
             return Err(OpenError::of(reply.status(Some(&label))));
         }
@@ -262,13 +291,20 @@ async fn open_once(
     Ok(connection)
 }
 
-async fn connect(address: SocketAddr, config: &Config) -> std::io::Result<TcpStream> {
+async fn connect(
+    address: SocketAddr,
+    config: &Config,
+    wanted: Option<IpAddr>,
+) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    if let Some(source) = config.source(address.ip()) {
+    let source = wanted
+        .filter(|source| source.is_ipv4() == address.is_ipv4())
+        .or_else(|| config.source(address.ip()));
+    if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;

@@ -15,7 +15,8 @@
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
 //! codes), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531
-//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS); the PROXY protocol, versions 1 and 2.
+//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS), 4865 (FUTURERELEASE), 6710 (MT-PRIORITY), 2852 (DELIVERBY); the PROXY
+//! protocol, versions 1 and 2.
 //!
 //! RECOVERY: sessions end with the process. What was not acknowledged is the client's to send again; a commit whose answer was
 //! lost is made again under the same id, and queued takes it once.
@@ -33,7 +34,7 @@ mod session;
 mod trace_header;
 
 pub use config::{
-    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, Timeouts, TlsMode,
+    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, TermsConfig, Timeouts, TlsMode,
 };
 
 use clients::Clients;
@@ -69,6 +70,9 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
                 "smtpd.listener {name:?}: nobody could log in without TLS; set tls = \"starttls\" or \"implicit\""
             )));
         }
+    }
+    if let Some(fault) = config.terms.fault() {
+        return Err(Failure::new(format!("smtpd.terms: {fault}")));
     }
     let listen = config
         .listener
@@ -106,6 +110,7 @@ fn serving(
             check_from: config.check_from,
             auth_without_tls: config.auth_without_tls,
             mechanisms: config.mechanisms.clone(),
+            terms: config.terms.clone(),
         },
         clients,
         confirmed: recipients::ConfirmedRecipients::default(),

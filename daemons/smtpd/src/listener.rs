@@ -71,6 +71,7 @@ pub async fn accept<B: Backend>(
                 let peer = Peer {
                     address: None,
                     may_relay: false,
+                    trusted: true,
                 };
                 sessions.spawn(Box::pin(
                     Session::new(service, door, peer, Some(seat), stream, stopping.clone()).run(),
@@ -176,6 +177,7 @@ async fn tcp<B: Backend>(
     let peer = Peer {
         address: Some(address),
         may_relay: within(&networks.relay, address),
+        trusted,
     };
     Session::new(service, door, peer, Some(seat), stream, stopping)
         .run()

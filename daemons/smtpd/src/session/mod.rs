@@ -7,13 +7,14 @@ mod data;
 mod envelope;
 mod input;
 mod spool;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transaction;
 
 use crate::backend::Backend;
 use crate::clients::{Clients, Seat};
-use crate::config::{Limits, LineEndingPolicy, ListenerRole, Timeouts, TlsMode};
+use crate::config::{Limits, LineEndingPolicy, ListenerRole, TermsConfig, Timeouts, TlsMode};
 use crate::figures::Figures;
 use crate::recipients::ConfirmedRecipients;
 use input::Input;
@@ -64,6 +65,8 @@ pub struct Policy {
     pub auth_without_tls: bool,
     /// The SASL mechanisms offered.
     pub mechanisms: Vec<String>,
+    /// What senders may ask for besides delivery.
+    pub terms: TermsConfig,
 }
 
 /// The listener through which the client came.
@@ -86,6 +89,8 @@ pub struct Peer {
     pub address: Option<IpAddr>,
     /// Its address is in `relay_networks`.
     pub may_relay: bool,
+    /// Its address is in `trusted_networks`, or it came through a Unix socket.
+    pub trusted: bool,
 }
 
 /// What the client called itself, and how.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod limits;
+mod terms;
 
 use super::*;
 use crate::config::Config;
@@ -175,6 +176,7 @@ impl Client {
             check_from: true,
             auth_without_tls: true,
             mechanisms: config.mechanisms,
+            terms: config.terms,
         };
         policy.limits.unknown_delay_ms = 0;
         change(&mut policy);
@@ -201,6 +203,7 @@ impl Client {
         let peer = Peer {
             address: Some("192.0.2.1".parse().unwrap()),
             may_relay: false,
+            trusted: false,
         };
         let (stream, theirs) = tokio::io::duplex(64 * 1024);
         let (drain, draining) = watch::channel(false);
