@@ -75,8 +75,8 @@ def test_mail_for_later_waits_over_a_restart(place):
     entries = wait_for(lambda: [e for e in place.queue() if e["state"] == "scheduled"][1:] and place.queue(), "two held ones")
     held = {entry["to"][0]: entry for entry in entries}
     assert abs(seconds(held[user]["release"]) - began - 6) < 3
-    queued = lambda: next(row for row in place.json("status") if row["role"] == "queued")
-    wait_for(lambda: queued()["facts"]["in_journal"] == "0" if "facts" in queued() else True, "both in the table")
+    facts = lambda: next(row for row in place.json("status") if row["role"] == "queued")["facts"]
+    wait_for(lambda: {"in_journal=0", "loaded=0"} <= set(facts()), lambda: f"both in the table: {facts()}")
     place.run("queue", "retry", "--all")
     place.stop()
     place.start()

@@ -149,9 +149,9 @@ impl RuleConfig {
 
     /// How a message leaves. It keeps its source address: a host that asked it to come again should know it again.
     pub(crate) fn manner(&self, id: QueueId) -> Manner {
-        // The lower bits of an id count.
-        let turn = |count: usize| usize::try_from(id.0 % (count.max(1) as u64)).unwrap_or(0);
-        let place = turn(self.source.len());
+        // Of an id neither the upper nor the lower bits are spread evenly; of its multiple by the golden ratio they are.
+        let spread = id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let place = usize::try_from(spread % (self.source.len().max(1) as u64)).unwrap_or(0);
         Manner {
             source: self.source.get(place).copied(),
             hello: self.hello.get(place).or(self.hello.first()).cloned(),
@@ -492,11 +492,16 @@ mod tests {
             "name = 'pool'\nsource = ['192.0.2.1', '192.0.2.2']\nhello = ['a.example', 'b.example']\n\
              schedule = [60, 300]\ntls = 'verified'",
         );
-        let manner = rule.manner(QueueId(7));
+        // Also where only the upper bits of the ids differ, as with little mail.
+        let turns: std::collections::BTreeSet<_> = (0..20)
+            .map(|time| rule.manner(QueueId(time << 22)).source)
+            .collect();
+        assert_eq!(turns.len(), 2);
+        let manner = rule.manner(QueueId(1));
         assert_eq!(manner.source, Some("192.0.2.2".parse().unwrap()));
         assert_eq!(manner.hello.as_deref(), Some("b.example"));
         assert_eq!(manner.tls, Some(TlsDemand::Verified));
-        assert_eq!(rule.manner(QueueId(7)), manner);
+        assert_eq!(rule.manner(QueueId(1)), manner);
         assert_eq!(
             [0, 1, 2, 3, 99].map(|attempts| rule.pause(attempts)),
             [60, 60, 300, 300, 300].map(Some)

@@ -5,8 +5,8 @@
 use crate::Failure;
 use ipc::topology::Network;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -47,6 +47,11 @@ fn connects(allowed: &Allowed) -> bool {
     }
 }
 
+/// Who only connects may do so from an address of its choice: it binds without a port, and never listens (see [`denied`]).
+fn only_connects(allowed: &Allowed) -> bool {
+    matches!(allowed.network, Network::Connect)
+}
+
 fn files(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
     let failed = |error: landlock::RulesetError| Failure::new(format!("landlock: {error}"));
     let abi = ABI::V6;
@@ -83,6 +88,11 @@ fn files(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
         };
         ruleset = ruleset
             .add_rule(PathBeneath::new(descriptor, access))
+            .map_err(failed)?;
+    }
+    if only_connects(allowed) {
+        ruleset = ruleset
+            .add_rule(NetPort::new(0, AccessNet::BindTcp))
             .map_err(failed)?;
     }
     let status = ruleset.restrict_self().map_err(failed)?;
@@ -207,8 +217,12 @@ fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
 }
 
-fn denied(silent: bool, connects: bool) -> Result<Rules, Failure> {
+fn denied(silent: bool, connects: bool, only_connects: bool) -> Result<Rules, Failure> {
     let mut rules: Rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    if only_connects {
+        // The socket of its calls listens already.
+        rules.insert(libc::SYS_listen, Vec::new());
+    }
     for namespace in NAMESPACES.map(bits) {
         let rule = when(0, SeccompCmpOp::MaskedEq(namespace), namespace)?;
         rules.entry(libc::SYS_clone).or_default().push(rule);
@@ -260,7 +274,8 @@ fn calls(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
     let silent = !connects(allowed);
     // clone3 hides its flags from filters; told that there is none, the C library uses clone.
     let hidden = filter(Rules::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
-    let program = filter(denied(silent, connects(allowed))?, libc::EPERM)?;
+    let rules = denied(silent, connects(allowed), only_connects(allowed))?;
+    let program = filter(rules, libc::EPERM)?;
     match seccompiler::apply_filter(&hidden).and_then(|()| seccompiler::apply_filter(&program)) {
         Ok(()) => {
             let network = if silent { ", no network sockets" } else { "" };
