@@ -569,3 +569,68 @@ impl Connection {
 pub(crate) fn nothing_tried() -> Status {
     status(451, Enhanced(4, 4, 1), "no host could be tried")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(tls: TlsMode, login: bool) -> Policy {
+        Policy {
+            tls,
+            verify: tls == TlsMode::Implicit,
+            protocol: Protocol::Smtp,
+            login: login.then(|| Login {
+                username: "us".to_owned(),
+                password: "secret".to_owned(),
+            }),
+            watch_loops: false,
+            manner: Manner::default(),
+        }
+    }
+
+    #[test]
+    fn a_rule_goes_before_the_configuration_but_not_before_a_promise() {
+        use TlsMode::{Implicit, None as Plain, Opportunistic, Required};
+        for (tls, login, demand, require_tls, expected) in [
+            (Opportunistic, false, TlsDemand::None, false, (Plain, false)),
+            (
+                Required,
+                false,
+                TlsDemand::Opportunistic,
+                false,
+                (Opportunistic, false),
+            ),
+            (
+                Opportunistic,
+                false,
+                TlsDemand::Required,
+                false,
+                (Required, false),
+            ),
+            (Plain, false, TlsDemand::Verified, false, (Required, true)),
+            // REQUIRETLS
+            (Required, false, TlsDemand::None, true, (Required, false)),
+            (Required, false, TlsDemand::Required, true, (Required, true)),
+            // A password
+            (Required, true, TlsDemand::None, false, (Required, false)),
+            // TLS from the first octet stays
+            (Implicit, false, TlsDemand::None, false, (Implicit, true)),
+            (
+                Implicit,
+                false,
+                TlsDemand::Verified,
+                false,
+                (Implicit, true),
+            ),
+        ] {
+            let manner = Manner {
+                tls: Some(demand),
+                ..Manner::default()
+            };
+            let with = policy(tls, login).with(&manner, require_tls);
+            assert_eq!((with.tls, with.verify), expected, "{tls:?} {demand:?}");
+        }
+        let unchanged = policy(Required, false).with(&Manner::default(), false);
+        assert_eq!(unchanged, policy(Required, false));
+    }
+}

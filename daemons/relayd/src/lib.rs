@@ -27,7 +27,8 @@
 //! STANDARDS: RFC 5321 (client), RFC 1870 (SIZE), RFC 2033 (LMTP), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920
 //! (pipelining), RFC 3030 (CHUNKING, for binary mail), RFC 3207 (STARTTLS), RFC 3461 (DSN parameters), RFC 4954 (AUTH),
 //! RFC 6152 (8BITMIME; no conversion), RFC 6376 and RFC 8463 (DKIM), RFC 6531 (SMTPUTF8), RFC 7505 (null MX), RFC 8314
-//! (implicit TLS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS, without the check of MX by DNSSEC or MTA-STS), RFC 9422 (LIMITS).
+//! (implicit TLS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS, without the check of MX by DNSSEC or MTA-STS), RFC 9422 (LIMITS),
+//! RFC 6710 (MT-PRIORITY), RFC 2852 (DELIVERBY).
 //!
 //! RECOVERY: keeps no state. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
 //! last reply was lost may then arrive twice (RFC 1047).
