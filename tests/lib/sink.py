@@ -2,43 +2,52 @@
 
 import socketserver
 import threading
+import time
 
 from suite import wait_for
 
 
 class Sink:
-    """`mails` has a tuple (sender, recipients, octets) for each message."""
+    """`mails` has a tuple (sender, recipients, octets) for each message, `sessions` one (client's address, EHLO name, MAIL's line,
+    time). It offers `offers`, too, and takes `delay` seconds for each message, as a slow host does."""
 
-    def __init__(self, host="127.0.0.1", port=0):
+    def __init__(self, host="127.0.0.1", port=0, offers=(), delay=0):
         sink = self
         self.mails = []
+        self.sessions = []
+        self.offers = list(offers)
+        self.delay = delay
 
         class Session(socketserver.StreamRequestHandler):
             def handle(self):
-                sink._session(self.rfile, self.wfile)
+                sink._session(self.rfile, self.wfile, self.client_address[0])
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
+            request_queue_size = 500
             daemon_threads = True
 
         self.server = Server((host, port), Session)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def _session(self, lines, out):
+    def _session(self, lines, out, client):
         def say(text):
             out.write(text.encode() + b"\r\n")
             out.flush()
 
         say("220 sink.example ESMTP")
-        sender, recipients = None, []
+        sender, recipients, name, mail = None, [], None, None
         for line in lines:
             verb = line[:4].upper()
             path = line[line.find(b"<") + 1:line.rfind(b">")].decode(errors="replace")
             if verb in (b"EHLO", b"HELO"):
-                say("250-sink.example\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 100000000")
+                name = line[5:].strip().decode()
+                more = "".join(f"250-{offer}\r\n" for offer in self.offers)
+                say(f"250-sink.example\r\n{more}250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 100000000")
             elif verb == b"MAIL":
-                sender, recipients = path, []
+                sender, recipients = line[line.find(b"<") + 1:line.find(b">")].decode(errors="replace"), []
+                mail = line.decode(errors="replace").strip()
                 say("250 ok")
             elif verb == b"RCPT":
                 recipients.append(path)
@@ -50,6 +59,10 @@ class Sink:
                     if piece == b".\r\n":
                         break
                     octets.append(piece[1:] if piece.startswith(b".") else piece)
+                if self.delay:
+                    # A host that is slow by nature: nothing is waited for here.
+                    threading.Event().wait(self.delay)
+                self.sessions.append((client, name, mail, time.monotonic()))
                 self.mails.append((sender, recipients, b"".join(octets)))
                 say("250 taken")
             elif verb == b"QUIT":

@@ -495,7 +495,14 @@ pub enum Queue {
     /// Do not try until released.
     Hold(Filter),
     /// End holding.
-    Release(Filter),
+    Release {
+        /// Which.
+        #[command(flatten)]
+        filter: Filter,
+        /// Also send now what its sender wanted to be held until later.
+        #[arg(long)]
+        early: bool,
+    },
     /// Remove for good.
     Remove {
         /// Which.
@@ -513,6 +520,11 @@ pub enum Queue {
         /// A route of relayd's configuration, or host:port; the ordinary way if not given.
         #[arg(long)]
         route: Option<String>,
+    },
+    /// Tell which rule decides what of a message.
+    Explain {
+        /// Its id.
+        id: String,
     },
     /// Figures of the queue.
     Stats,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use types::{
     Body, BodyType, Enhanced, Envelope, Grant, Notify, Outcome, Recipient, Role, Route, Status,
-    TraceId,
+    Terms, TraceId,
 };
 
 #[derive(Default)]
@@ -49,6 +49,7 @@ impl Peers for Sink {
             dsn_passed: false,
             host: None,
             destination_down: false,
+            by_passed: false,
         })
     }
 
@@ -81,6 +82,7 @@ fn message(core: &Core) -> Result<Commit, Box<dyn std::error::Error + Send + Syn
             body: BodyType::SevenBit,
             smtputf8: false,
             require_tls: false,
+            terms: Terms::default(),
             recipients: vec![Recipient {
                 address: "jane@example.org".parse()?,
                 orcpt: None,

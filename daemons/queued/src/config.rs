@@ -68,10 +68,15 @@ pub struct Config {
     pub return_full_max: u64,
     /// Received fields beyond which a message that is redirected is taken for a loop. 50.
     pub max_hops: usize,
+    /// A destination whose attempts take longer than this counts as slow: all slow ones together get half of the connections at
+    /// most while others wait. 2.
+    pub slow_after: u64,
     /// One attempt at a destination may take so long. 1,800.
     pub relay_timeout: u64,
     /// One local delivery may take so long. 120.
     pub deliver_timeout: u64,
+    /// What is different for certain mail, as `[[queued.rule]]` (docs/queue.md). The first rule that means it decides.
+    pub rule: Vec<crate::RuleConfig>,
 }
 
 impl Default for Config {
@@ -106,8 +111,10 @@ impl Default for Config {
             delay_warning: 14_400,
             return_full_max: 65_536,
             max_hops: 50,
+            slow_after: 2,
             relay_timeout: 1800,
             deliver_timeout: 120,
+            rule: Vec::new(),
         }
     }
 }
@@ -125,10 +132,13 @@ impl Config {
                 .checked_shl(attempts.saturating_sub(1).min(40))
                 .unwrap_or(u64::MAX),
         );
-        let pause = doubled.min(self.retry_max);
-        // Up to a tenth more, so that what failed together does not return together.
-        pause + (pause as f64 * 0.1 * jitter.clamp(0.0, 1.0)) as u64
+        with_jitter(doubled.min(self.retry_max), jitter)
     }
+}
+
+/// Up to a tenth more, so that what failed together does not return together.
+pub(crate) fn with_jitter(pause: u64, jitter: f64) -> u64 {
+    pause.saturating_add((pause as f64 * 0.1 * jitter.clamp(0.0, 1.0)) as u64)
 }
 
 #[cfg(test)]

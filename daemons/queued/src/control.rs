@@ -5,11 +5,14 @@
 
 use crate::core::{Core, now};
 use crate::message::{End, Home, Message};
+use crate::rule::Looked;
 use crate::table::Waiting;
 use crate::table_control::{Action, Listed, normal};
+use crate::waiting::Times;
 use ipc::api::queued::{QueueDetail, QueueEntry, QueueFigures, QueueFilter, QueueRecipient};
 use ipc::{Fault, FaultKind};
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use types::{Enhanced, QueueId, Status};
@@ -58,12 +61,18 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
             .zip(&head.envelope.recipients)
             .filter(|(index, _)| !done.contains(index))
     };
-    let recipients = left().take(SHOWN).map(|(_, recipient)| QueueRecipient {
-        recipient: recipient.clone(),
-        attempts: 0,
-        next: head.arrived,
-        expires: head.arrived + core.config.expire,
-        last: None,
+    let recipients = left().take(SHOWN).map(|(_, recipient)| {
+        let rule = core
+            .rules
+            .find(&Looked::of(head, recipient.address.domain()));
+        let times = Times::of(&core.config, head, rule.map(|rule| &**rule));
+        QueueRecipient {
+            recipient: recipient.clone(),
+            attempts: 0,
+            next: head.arrived.max(times.not_before),
+            expires: times.expires,
+            last: None,
+        }
     });
     QueueEntry {
         id: message.id,
@@ -74,12 +83,18 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
         held: message.steer().held,
         recipients: recipients.collect(),
         pending: u32::try_from(left().count()).unwrap_or(u32::MAX),
+        terms: head.envelope.terms,
     }
 }
 
 fn entry_of_listed(listed: Listed) -> QueueEntry {
     let Listed { id, head, waiting } = listed;
     let held = waiting.iter().any(|one| one.held);
+    let mut terms = head.envelope.terms;
+    // An operator may have released it early.
+    if waiting.iter().all(|one| one.not_before == 0) {
+        terms.release = None;
+    }
     let pending = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
     let recipients = waiting.into_iter().take(SHOWN).filter_map(|one| {
         let recipient = head
@@ -104,17 +119,24 @@ fn entry_of_listed(listed: Listed) -> QueueEntry {
         sender: head.envelope.sender,
         held,
         pending,
+        terms,
     }
 }
 
 impl Core {
-    fn fresh_matching(&self, filter: &QueueFilter, after: Option<QueueId>) -> Vec<Arc<Message>> {
+    fn fresh_matching(
+        &self,
+        filter: &QueueFilter,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> Vec<Arc<Message>> {
         let fresh = self.fresh();
-        let behind = fresh
-            .values()
-            .filter(|message| after.is_none_or(|after| message.id > after));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = fresh.range((from, Bound::Unbounded));
         behind
+            .map(|(_, message)| message)
             .filter(|message| matches(message, filter))
+            .take(limit)
             .cloned()
             .collect()
     }
@@ -133,9 +155,8 @@ impl Core {
         self.whole().await;
         // These first: one that is moved meanwhile is in both, not in neither.
         let fresh: Vec<QueueEntry> = self
-            .fresh_matching(filter, after)
+            .fresh_matching(filter, after, limit as usize)
             .iter()
-            .take(limit as usize)
             .map(|message| entry_of_fresh(self, message))
             .collect();
         let listed = self
@@ -155,13 +176,10 @@ impl Core {
         Ok(entries)
     }
 
-    /// See [`ipc::api::queued::QueueShow`].
-    ///
-    /// # Errors
-    /// NotFound, and Temporary: the queue table is away.
-    pub async fn show(&self, id: QueueId) -> Result<QueueDetail, Fault> {
+    /// A message of journal or table, and what is shown of it.
+    pub(crate) async fn find(&self, id: QueueId) -> Result<(Arc<Message>, QueueEntry), Fault> {
         let fresh = self.fresh().get(&id).cloned();
-        let (message, entry) = match fresh {
+        Ok(match fresh {
             Some(message) => {
                 let entry = entry_of_fresh(self, &message);
                 (message, entry)
@@ -182,7 +200,15 @@ impl Core {
                 let message = Message::new(id, listed.head.clone(), Home::Table, None);
                 (Arc::new(message), entry_of_listed(listed))
             }
-        };
+        })
+    }
+
+    /// See [`ipc::api::queued::QueueShow`].
+    ///
+    /// # Errors
+    /// NotFound, and Temporary: the queue table is away.
+    pub async fn show(&self, id: QueueId) -> Result<QueueDetail, Fault> {
+        let (message, entry) = self.find(id).await?;
         let content = self.content(&message).await?;
         let mut header = content.prefix.clone();
         match &content.body {
@@ -212,11 +238,11 @@ impl Core {
         }
         // One that is moved meanwhile is found in both.
         let mut concerned = BTreeSet::new();
-        for message in self.fresh_matching(filter, None) {
+        for message in self.fresh_matching(filter, None, usize::MAX) {
             let mut steer = message.steer();
             match &action {
                 Action::Hold => steer.held = true,
-                Action::Release => steer.held = false,
+                Action::Release { .. } => steer.held = false,
                 Action::Reroute(route) => steer.route = Some(route.clone()),
                 Action::Remove => steer.removed = Some(false),
                 Action::Retry => {}
@@ -262,7 +288,7 @@ impl Core {
             return self.act(filter, Action::Remove).await;
         }
         let mut count = 0;
-        for message in self.fresh_matching(filter, None) {
+        for message in self.fresh_matching(filter, None, usize::MAX) {
             message.steer().removed = Some(true);
             count += 1;
         }

@@ -10,6 +10,7 @@ use crate::record::{self, Head, Note};
 use crate::relays::Relays;
 use crate::report::Reporter;
 use crate::rights::{Allowed, Gate};
+use crate::rule::Rules;
 use crate::seen::{Look, Seen, outcome_of};
 use crate::spool::Spool;
 use crate::table::{LOCAL, Table, Waiting};
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
-use types::{Address, Body, QueueId, Role, Route};
+use types::{Address, Body, QueueId, Role};
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
@@ -59,6 +60,7 @@ pub struct Core {
     pub(crate) table_writer: TableWriter,
     pub(crate) reporter: Reporter,
     pub(crate) double_bounces_to: Option<Address>,
+    pub(crate) rules: Rules,
     pub(crate) locals: Locals,
     pub(crate) relays: Relays,
     pub(crate) counters: Counters,
@@ -194,6 +196,7 @@ impl Core {
             double_bounces_to,
             locals: Locals::new(config.local_concurrency),
             relays: Relays::new(&config),
+            rules: Rules::new(&config.rule)?,
             counters: Counters::new(),
             due: Notify::new(),
             loaded: AtomicU64::new(0),
@@ -473,6 +476,7 @@ impl Core {
             body_len: call.body.len(),
             spooled: slot.is_some(),
             envelope: call.envelope,
+            listener: call.origin.listener,
         };
         let body = match call.body {
             Body::Inline(octets) => octets.0,
@@ -581,7 +585,13 @@ impl Core {
             return;
         }
         message.progress().jobs = jobs.len();
-        if many {
+        // One that is held for later (RFC 4865) needs no memory until then.
+        let now = now();
+        let later = jobs
+            .iter()
+            .flat_map(|job| &job.recipients)
+            .all(|waiting| waiting.due > now);
+        if many || later {
             let core = Arc::clone(self);
             let waiting = jobs.into_iter().flat_map(|job| job.recipients).collect();
             tokio::spawn(async move { core.park(message, waiting).await });
@@ -590,48 +600,6 @@ impl Core {
         for job in jobs {
             self.dispatch(job);
         }
-    }
-
-    /// The recipients of a new message that are not done.
-    fn waiting(&self, head: &Head, note: &Note) -> Vec<Waiting> {
-        let now = now();
-        let is_report = head.envelope.sender.is_none();
-        let expires = head.arrived
-            + if is_report {
-                self.config.expire_reports
-            } else {
-                self.config.expire
-            };
-        let warning = self.config.delay_warning;
-        let attention = if is_report || warning == 0 {
-            expires
-        } else {
-            (head.arrived + warning).min(expires)
-        };
-        let mut waiting = Vec::with_capacity(head.envelope.recipients.len());
-        for (index, recipient) in (0_u16..).zip(&head.envelope.recipients) {
-            if note.done.contains(&index) {
-                continue;
-            }
-            let local = recipient.route == Route::Local && !note.remote.contains(&index);
-            waiting.push(Waiting {
-                index,
-                destination: if local {
-                    LOCAL
-                } else {
-                    recipient.address.domain()
-                }
-                .to_owned(),
-                route: None,
-                held: false,
-                due: now,
-                attention,
-                expires,
-                attempts: 0,
-                last: None,
-            });
-        }
-        waiting
     }
 
     /// Sends a job its way.

@@ -92,6 +92,11 @@ impl Destination {
         self.closed_until = 0;
     }
 
+    /// How many may be under way.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn active(&self) -> usize {
         self.active
     }

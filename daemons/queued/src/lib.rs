@@ -11,6 +11,9 @@
 //! - **What fails for now** moves to the queue table (SQLite in the state directory, or a shared PostgreSQL or MySQL), so that
 //!   the journal's segments can be reused. Only what is due is loaded, destination by destination: neither memory nor work grows
 //!   with the backlog.
+//! - **Rules** send certain mail another way, by another schedule or at another speed. Where they change how a destination is
+//!   spoken to, its mail stands in a queue of its own (`example.net/bulk`).
+//! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
 //! - **Senders are told** of failures, of a delay, and of success if they asked (DSN).
 //!
 //! It holds up before it breaks: when the disk runs low, or too much is queued, or the disk is too slow, a commit is Busy, which
@@ -18,11 +21,12 @@
 //!
 //! SECURITY: user `posthouse-queue`; no network but that to a shared queue table; writes its state directory `queue` only.
 //! Serves smtpd (ReserveIds, OpenSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
-//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats). Calls deliverd, relayd and keyd. A message with recipients
+//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd and keyd. A message with recipients
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
 //!
-//! STANDARDS: RFC 5321 4.2.5, 4.5.4, 4.5.5, 6.1, 6.3; RFC 3461, 3462, 3463, 3464, 6533 (DSN); RFC 3834 5 (Auto-Submitted).
+//! STANDARDS: RFC 5321 4.2.5, 4.5.4, 4.5.5, 6.1, 6.3; RFC 3461, 3462, 3463, 3464, 6533 (DSN); RFC 3834 5 (Auto-Submitted);
+//! RFC 4865 (FUTURERELEASE), 6710 (MT-PRIORITY), 2852 (DELIVERBY).
 //!
 //! RECOVERY: killed at any moment, it loses nothing that it acknowledged. The journal is read at start and what is in it is
 //! delivered again; deliverd takes nothing twice. What another host took just before may be sent to it twice (RFC 1047). The
@@ -30,21 +34,26 @@
 //! journal segment is reported and kept as `journal/*.damaged`.
 #![forbid(unsafe_code)]
 
+mod by_priority;
 mod config;
 mod control;
 mod core;
 mod counters;
 mod destination;
+mod explain;
 mod ids;
+mod lanes;
 mod loader;
 mod local;
 mod message;
+mod pace;
 mod peers;
 mod record;
 mod relays;
 mod replay;
 mod report;
 mod rights;
+mod rule;
 mod schema;
 mod seen;
 mod service;
@@ -53,11 +62,14 @@ mod spool;
 mod table;
 mod table_control;
 mod table_writer;
+mod waiting;
 mod writer;
 
 pub use config::Config;
 pub use core::Core;
+pub use pace::Rate;
 pub use peers::{Daemons, Peers};
+pub use rule::RuleConfig;
 
 use ipc::ClientOptions;
 use runtime::{Failure, Needs, Setting, Start};
@@ -69,12 +81,27 @@ use types::Role;
 /// What it needs besides what topology gives it: a way to the server of a shared queue table.
 ///
 /// # Errors
-/// None.
+/// A rule that makes no sense.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
+    rule::Rules::new(&config.rule).map_err(Failure::new)?;
     Ok(Needs {
         servers: config.database != "sqlite" && !config.database.starts_with("sqlite:"),
         ..Needs::default()
     })
+}
+
+/// Whether the rules refer to what is there: the names of relayd's routes, and of smtpd's listeners.
+///
+/// # Errors
+/// A rule that makes no sense, or refers to nothing.
+pub fn check_rules(
+    config: &Config,
+    routes: &[String],
+    listeners: &[String],
+) -> Result<(), Failure> {
+    rule::Rules::new(&config.rule)
+        .and_then(|rules| rules.refer_to(routes, listeners))
+        .map_err(Failure::new)
 }
 
 /// Runs the daemon until it is told to stop.

@@ -5,6 +5,7 @@ use crate::message::{End, Home, Job, Message};
 use crate::report::{Event, Subject};
 use crate::settle::expired;
 use crate::table::{Due, LOCAL, Waiting};
+use crate::waiting::next_attention;
 use sql::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,28 +72,46 @@ async fn round(core: &Arc<Core>) -> Result<Duration, Error> {
 
 async fn load(core: &Arc<Core>, due: Due, time: u64) -> Result<(), Error> {
     let loaded = usize::try_from(core.loaded.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-    let lane = if due.name == LOCAL {
-        MESSAGES.saturating_sub(core.locals.backlog() / 2)
+    let most = core.config.loaded;
+    let (lane, next) = if due.name == LOCAL {
+        let lane = MESSAGES.saturating_sub(core.locals.backlog() / 2);
+        (lane, time + LATER)
     } else {
-        core.relays.room(&due.name)
+        match core.relays.room(core, &due.name) {
+            Ok(lane) => (lane, time + LATER),
+            Err(next) => (0, next.max(time + 1)),
+        }
     };
-    let room = core
-        .config
-        .loaded
-        .saturating_sub(loaded)
-        .min(lane)
-        .min(MESSAGES);
+    // The slow ones must not take all the room.
+    let quick = due.name == LOCAL || core.relays.is_quick(&due.name);
+    let most = if quick { most } else { most - most / 2 };
+    let room = most.saturating_sub(loaded).min(lane).min(MESSAGES);
     if room == 0 {
-        return core.table.postpone(&due.name, time + LATER).await;
+        return core.table.postpone(&due.name, next).await;
     }
     let until = time + LEASE + core.config.relay_timeout;
-    for (id, head, waiting) in core.table.lease(&due, time, until, room).await? {
+    let mut moved = false;
+    for (id, head, mut waiting) in core.table.lease(&due, time, until, room).await? {
+        if due.name != LOCAL {
+            // The rules may be others than when it was put there.
+            for one in &mut waiting {
+                let recipient = head.envelope.recipients.get(usize::from(one.index));
+                if let Some(recipient) = recipient {
+                    one.destination = core.rules.destination(&head, recipient.address.domain());
+                    moved |= one.destination != due.name;
+                }
+            }
+        }
         let message = Arc::new(Message::new(id, head, Home::Table, None));
         for mut job in crate::core::jobs(&message, waiting) {
             job.probe = due.failures;
             core.loaded.fetch_add(1, Ordering::Relaxed);
             core.dispatch(job);
         }
+    }
+    if moved {
+        // Nobody learns under this name any more whether it works.
+        core.table.mark_destination(&due.name, time, 0).await?;
     }
     Ok(())
 }
@@ -161,5 +180,10 @@ async fn warn(core: &Arc<Core>, message: &Arc<Message>, late: &[Waiting]) -> Res
         return Ok(());
     }
     let indexes: Vec<u16> = late.iter().map(|waiting| waiting.index).collect();
-    core.table.warned(message.id, &indexes).await
+    // All recipients of a message have the same times.
+    let time = now();
+    let next = late
+        .first()
+        .map_or(0, |waiting| next_attention(&message.head, waiting, time));
+    core.table.warned(message.id, &indexes, next).await
 }

@@ -1,16 +1,17 @@
 //! Delivery here, by deliverd: so many calls at once, one for each message.
 
+use crate::by_priority::ByPriority;
 use crate::core::{Core, now};
 use crate::message::{End, Fresh, Job};
 use crate::record::Head;
 use crate::report::Event;
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient, RedirectOptions};
 use ipc::{Fault, FaultKind};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use types::{
-    Body, BodyType, Enhanced, Envelope, Notify, Octets, Outcome, Recipient, Route, Status,
+    Body, BodyType, Enhanced, Envelope, Notify, Octets, Outcome, Recipient, Route, Status, Terms,
 };
 
 /// How often a call is tried again before the message waits for its next attempt, and how long between, in milliseconds.
@@ -19,7 +20,7 @@ const PAUSES: [u64; 3] = [200, 1000, 3000];
 #[derive(Debug, Default)]
 struct Line {
     active: usize,
-    waiting: VecDeque<Job>,
+    waiting: ByPriority,
 }
 
 /// The jobs for deliverd.
@@ -55,7 +56,7 @@ impl Locals {
         {
             let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
             if line.active >= self.most {
-                line.waiting.push_back(job);
+                line.waiting.push(job);
                 return;
             }
             line.active += 1;
@@ -76,7 +77,7 @@ impl Locals {
         let next = if core.is_stopping() {
             None
         } else {
-            line.waiting.pop_front()
+            line.waiting.pop()
         };
         if next.is_none() {
             line.active = line.active.saturating_sub(1);
@@ -217,14 +218,14 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
         .map(|waiting| match outcomes.remove(&waiting.index) {
             Some(Outcome::Done(status)) => match redirected.remove(&waiting.index) {
                 Some(Some(failure)) if failure.code >= 500 => End::Failed(failure),
-                Some(Some(failure)) => core.again_for(waiting, failure),
+                Some(Some(failure)) => core.again_for(&job.message.head, waiting, failure),
                 Some(None) => End::Done(status, None),
                 None => {
                     core.counters.delivered.add_one();
                     End::Done(status, Some(Event::Delivered))
                 }
             },
-            Some(Outcome::Temporary(status)) => core.again_for(waiting, status),
+            Some(Outcome::Temporary(status)) => core.again_for(&job.message.head, waiting, status),
             // The domain is no longer ours (RFC 3463 X.1.2). Only what had the right to go elsewhere from the start does.
             Some(Outcome::Permanent(Status {
                 enhanced: Enhanced(_, 1, 2),
@@ -233,6 +234,7 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
             })) if job.message.head.may_relay => End::Remote,
             Some(Outcome::Permanent(status)) => End::Failed(status),
             None => core.again_for(
+                &job.message.head,
                 waiting,
                 Status {
                     code: 451,
@@ -302,10 +304,12 @@ fn answer(
             },
             smtputf8: wide,
             require_tls: false,
+            terms: Terms::default(),
         },
         prefix_len: 0,
         body_len: content.len() as u64,
         spooled: false,
+        listener: String::new(),
     };
     Ok(Some(Fresh {
         id,
@@ -411,6 +415,7 @@ async fn redirect(
             .as_ref()
             .map_or(message.head.body_len, |changed| changed.len() as u64),
         spooled,
+        listener: message.head.listener.clone(),
     };
     let body = match changed {
         Some(changed) => changed.0,

@@ -1,10 +1,10 @@
 //! What the journal and the queue table keep of a message. Versioned: a version is never changed once it was released.
 
 use serde::{Deserialize, Serialize};
-use types::{Address, Envelope, TraceId};
+use types::{Address, BodyType, Envelope, Recipient, Ret, Terms, TraceId};
 
-/// The version that is written.
-pub(crate) const VERSION: u8 = 1;
+/// The version that is written. 2 added the envelope's terms and the listener; 1 is still read.
+pub(crate) const VERSION: u8 = 2;
 
 /// All that is known of a message besides its octets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,67 @@ pub(crate) struct Head {
     pub(crate) body_len: u64,
     /// Whether the body is in the spool, otherwise it follows the prefix.
     pub(crate) spooled: bool,
+    /// The listener that took it; empty if the queue made it itself.
+    pub(crate) listener: String,
+}
+
+/// Version 1 of [`Head`], as it was released.
+#[derive(Debug, Serialize, Deserialize)]
+struct HeadOne {
+    trace: TraceId,
+    arrived: u64,
+    origin: String,
+    may_relay: bool,
+    sign: bool,
+    envelope: EnvelopeOne,
+    prefix_len: u32,
+    body_len: u64,
+    spooled: bool,
+}
+
+/// The envelope in [`HeadOne`].
+#[derive(Debug, Serialize, Deserialize)]
+struct EnvelopeOne {
+    sender: Option<Address>,
+    ret: Option<Ret>,
+    envid: Option<String>,
+    body: BodyType,
+    smtputf8: bool,
+    require_tls: bool,
+    recipients: Vec<Recipient>,
+}
+
+impl From<HeadOne> for Head {
+    fn from(one: HeadOne) -> Self {
+        // The listener stood in the text for people only.
+        let listener = one
+            .origin
+            .split_once(" from ")
+            .map(|(listener, _)| listener.to_owned())
+            .unwrap_or_default();
+        let envelope = one.envelope;
+        Self {
+            trace: one.trace,
+            arrived: one.arrived,
+            origin: one.origin,
+            may_relay: one.may_relay,
+            sign: one.sign,
+            envelope: Envelope {
+                sender: envelope.sender,
+                ret: envelope.ret,
+                envid: envelope.envid,
+                body: envelope.body,
+                smtputf8: envelope.smtputf8,
+                require_tls: envelope.require_tls,
+                recipients: envelope.recipients,
+                terms: Terms::default(),
+            },
+            prefix_len: one.prefix_len,
+            body_len: one.body_len,
+            spooled: one.spooled,
+            listener,
+        }
+    }
 }
 
 /// What happened to a message that is still in the journal.
@@ -59,16 +120,13 @@ impl Head {
         version: u8,
         payload: &[u8],
     ) -> Result<(Self, &[u8], &[u8]), RecordError> {
-        if version != VERSION {
-            return Err(RecordError::Version(version));
-        }
         let (len, rest) = payload
             .split_first_chunk::<4>()
             .ok_or(RecordError::Malformed)?;
         let (head, rest) = rest
             .split_at_checked(u32::from_le_bytes(*len) as usize)
             .ok_or(RecordError::Malformed)?;
-        let head: Self = postcard::from_bytes(head).map_err(|_| RecordError::Malformed)?;
+        let head = Self::read(version, head)?;
         let (prefix, body) = rest
             .split_at_checked(head.prefix_len as usize)
             .ok_or(RecordError::Malformed)?;
@@ -85,7 +143,17 @@ impl Head {
 
     /// Reads a column of the queue table.
     pub(crate) fn of_column(octets: &[u8]) -> Result<Self, RecordError> {
-        of_versioned(octets)
+        let (version, rest) = octets.split_first().ok_or(RecordError::Malformed)?;
+        Self::read(*version, rest)
+    }
+
+    fn read(version: u8, octets: &[u8]) -> Result<Self, RecordError> {
+        match version {
+            1 => postcard::from_bytes::<HeadOne>(octets).map(Self::from),
+            VERSION => postcard::from_bytes(octets),
+            other => return Err(RecordError::Version(other)),
+        }
+        .map_err(|_| RecordError::Malformed)
     }
 
     /// Octets of the whole message.
@@ -102,7 +170,8 @@ impl Note {
 
     /// Reads a journal record's payload.
     pub(crate) fn of_record(version: u8, payload: &[u8]) -> Result<Self, RecordError> {
-        if version != VERSION {
+        // Version 2 is the same.
+        if !(1..=VERSION).contains(&version) {
             return Err(RecordError::Version(version));
         }
         postcard::from_bytes(payload).map_err(|_| RecordError::Malformed)
@@ -114,10 +183,10 @@ pub(crate) fn versioned<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![VERSION]).unwrap_or_default()
 }
 
-/// Reads what [`versioned`] wrote.
+/// Reads what [`versioned`] wrote: a value that is the same in all versions.
 pub(crate) fn of_versioned<T: for<'de> Deserialize<'de>>(octets: &[u8]) -> Result<T, RecordError> {
     match octets.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| RecordError::Malformed),
+        Some((1..=VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| RecordError::Malformed),
         Some((version, _)) => Err(RecordError::Version(*version)),
         None => Err(RecordError::Malformed),
     }
@@ -132,7 +201,7 @@ pub(crate) fn reverse_path(sender: Option<&Address>) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use types::{BodyType, Notify, Recipient, Route};
+    use types::{ByMode, DeliverBy, Notify, Release, Route};
 
     pub(crate) fn head() -> Head {
         Head {
@@ -148,6 +217,7 @@ mod tests {
                 body: BodyType::EightBit,
                 smtputf8: false,
                 require_tls: false,
+                terms: Terms::default(),
                 recipients: vec![Recipient {
                     address: "b@example.net".parse().unwrap(),
                     orcpt: None,
@@ -158,6 +228,7 @@ mod tests {
             prefix_len: 3,
             body_len: 4,
             spooled: false,
+            listener: "mx".to_owned(),
         }
     }
 
@@ -185,19 +256,80 @@ mod tests {
         assert_eq!(Note::of_record(VERSION, &note.to_record()).unwrap(), note);
     }
 
-    /// What version 1 looks like on the disk: this must never change.
+    fn octets(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    /// What version 1 looked like on the disk: it is read for ever.
     #[test]
-    fn version_one_is_frozen() {
-        let octets = head().to_column();
+    fn version_one_is_read() {
+        let one = octets(
+            "010780a4a7da06116d782066726f6d203139322e302e322e310001010161\
+             0b6578616d706c652e6f726700010178010000010162\
+             0b6578616d706c652e6e657400000101000003 0400",
+        );
+        assert_eq!(Head::of_column(&one).unwrap(), head());
+        let head_octets = one.get(1..).unwrap();
+        let mut record = u32::try_from(head_octets.len())
+            .unwrap()
+            .to_le_bytes()
+            .to_vec();
+        record.extend_from_slice(head_octets);
+        record.extend_from_slice(b"prebody");
         assert_eq!(
-            octets
+            Head::of_record(1, &record).unwrap(),
+            (head(), b"pre".as_slice(), b"body".as_slice())
+        );
+        let last = status();
+        let mut column = versioned(&last);
+        *column.first_mut().unwrap() = 1;
+        assert_eq!(of_versioned::<types::Status>(&column).unwrap(), last);
+    }
+
+    fn status() -> types::Status {
+        types::Status {
+            code: 451,
+            enhanced: types::Enhanced(4, 3, 0),
+            text: "later".to_owned(),
+            host: None,
+        }
+    }
+
+    /// What version 2 looks like on the disk: this must never change once it is released.
+    #[test]
+    fn version_two_is_frozen() {
+        let mut head = head();
+        head.envelope.terms = Terms {
+            release: Some(Release {
+                at: 1_800_003_600,
+                interval: Some(3600),
+            }),
+            priority: Some(-4),
+            by: Some(DeliverBy {
+                deadline: 1_800_007_200,
+                mode: ByMode::Return,
+                trace: true,
+            }),
+        };
+        let frozen = octets(
+            "020780a4a7da06116d782066726f6d203139322e302e322e3100010101610b65\
+             78616d706c652e6f7267000101780100000101620b6578616d706c652e6e6574\
+             0000010100000190c0a7da0601901c01fc01a0dca7da060101030400026d78",
+        );
+        assert_eq!(
+            head.to_column()
                 .iter()
                 .map(|octet| format!("{octet:02x}"))
                 .collect::<String>(),
-            "010780a4a7da06116d782066726f6d203139322e302e322e310001010161\
-             0b6578616d706c652e6f726700010178010000010162\
-             0b6578616d706c652e6e657400000101000003 0400"
-                .replace(' ', "")
+            frozen
+                .iter()
+                .map(|octet| format!("{octet:02x}"))
+                .collect::<String>(),
         );
+        assert_eq!(Head::of_column(&frozen).unwrap(), head);
     }
 }

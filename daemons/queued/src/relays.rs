@@ -1,40 +1,30 @@
-//! Delivery to other hosts, by relayd: a lane for each destination, and a limit for all.
+//! Delivery to other hosts, by relayd: what [`crate::lanes`] lets begin.
 
 use crate::config::Config;
 use crate::core::{Core, now, now_ms};
-use crate::destination::Destination;
+use crate::lanes::{Begun, LaneLimits, Lanes, Most, NoRoom, Turn, Verdict};
 use crate::message::{End, Job};
 use crate::report::Event;
+use crate::rule::{Rules, domain_of};
 use ipc::Fault;
-use ipc::api::relayd::{Relay, RelayRecipient, Relayed};
-use std::collections::{HashMap, VecDeque};
+use ipc::api::relayd::{Manner, Relay, RelayRecipient, Relayed};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use types::{Body, Enhanced, Octets, Outcome, Status};
+use std::time::{Duration, Instant};
+use types::{Body, Enhanced, Octets, Outcome, Status, Terms};
 
 /// Seconds until another attempt when relayd itself was away: that says nothing about the destination.
 const SOON: u64 = 10;
-
-#[derive(Debug)]
-struct Lane {
-    destination: Destination,
-    waiting: VecDeque<Job>,
-    last: Option<Status>,
-}
-
-#[derive(Debug, Default)]
-struct Lanes {
-    active: usize,
-    by_name: HashMap<String, Lane>,
-}
+/// Lanes that keep a rate are looked at no more often, in milliseconds.
+const TICK: u64 = 50;
 
 /// All lanes.
 #[derive(Debug)]
 pub(crate) struct Relays {
-    most: usize,
-    start: usize,
-    most_each: usize,
-    backlog: usize,
     lanes: Mutex<Lanes>,
+    /// When somebody looks after lanes that keep a rate, in milliseconds since 1970; `u64::MAX` if nobody does.
+    alarm: AtomicU64,
 }
 
 /// A lane's name: destinations that an operator sent another way are apart.
@@ -45,14 +35,27 @@ fn lane(job: &Job) -> String {
     }
 }
 
+fn limits(rules: &Rules, destination: &str) -> LaneLimits {
+    rules
+        .of_destination(destination)
+        .map(|rule| LaneLimits {
+            concurrency: rule.concurrency,
+            rate: rule.rate,
+        })
+        .unwrap_or_default()
+}
+
 impl Relays {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            most: config.remote_concurrency.max(1),
-            start: config.destination_start,
-            most_each: config.destination_max,
-            backlog: config.destination_backlog.max(1),
-            lanes: Mutex::default(),
+            lanes: Mutex::new(Lanes::new(Most {
+                all: config.remote_concurrency.max(1),
+                start: config.destination_start.max(1),
+                each: config.destination_max.max(1),
+                backlog: config.destination_backlog.max(1),
+                slow_after: config.slow_after.saturating_mul(1000),
+            })),
+            alarm: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -62,176 +65,114 @@ impl Relays {
 
     /// Attempts under way.
     pub(crate) fn active(&self) -> usize {
-        self.lanes().active
+        self.lanes().active()
     }
 
-    /// How many more messages of a destination may be loaded.
-    pub(crate) fn room(&self, name: &str) -> usize {
-        let waiting = self
-            .lanes()
-            .by_name
-            .get(name)
-            .map_or(0, |lane| lane.waiting.len());
-        (self.backlog / 2).saturating_sub(waiting)
+    /// How many more messages of a destination may be loaded; if none, when to look again, in seconds since 1970.
+    pub(crate) fn room(&self, core: &Core, destination: &str) -> Result<usize, u64> {
+        let limits = limits(&core.rules, destination);
+        let room = self.lanes().room(destination, limits, now_ms());
+        room.map_err(|next| next.div_ceil(1000))
+    }
+
+    /// Whether a destination is known to be quick.
+    pub(crate) fn is_quick(&self, destination: &str) -> bool {
+        self.lanes().is_quick(destination)
     }
 
     /// Attempts under way at each destination.
     pub(crate) fn connections(&self) -> HashMap<String, u32> {
-        let lanes = self.lanes();
-        let active = |lane: &Lane| u32::try_from(lane.destination.active()).unwrap_or(u32::MAX);
-        lanes
-            .by_name
-            .iter()
-            .map(|(name, lane)| (name.clone(), active(lane)))
-            .collect()
+        self.lanes().connections()
     }
 
     /// Tries dead destinations again, at an operator's word.
     pub(crate) fn reopen(&self) {
-        for lane in self.lanes().by_name.values_mut() {
-            lane.destination.reopen();
-        }
+        self.lanes().reopen();
     }
 
     pub(crate) fn submit(&self, core: &Arc<Core>, job: Job) {
-        let now = now_ms();
         let name = lane(&job);
-        let mut lanes = self.lanes();
-        let lane = lanes.by_name.entry(name.clone()).or_insert_with(|| Lane {
-            destination: Destination::new(self.start, self.most_each),
-            waiting: VecDeque::new(),
-            last: None,
-        });
-        if job.probe > 0 {
-            lane.destination.remember(job.probe);
-        }
-        let refused = match lane.destination.closed_until(now) {
-            Some(until) => Some((until.div_ceil(1000), lane.last.clone())),
-            // It has its time in the table.
-            None if lane.waiting.len() >= self.backlog => Some((now / 1000 + 1, None)),
-            None => None,
-        };
-        if let Some((due, status)) = refused {
-            drop(lanes);
-            let ends = vec![
-                End::Again {
-                    status,
-                    due,
-                    counted: false
-                };
-                job.recipients.len()
-            ];
+        let limits = limits(&core.rules, &job.destination);
+        let submitted = self.lanes().submit(&name, limits, job, now_ms());
+        if let Err(refused) = submitted {
+            let NoRoom { job, until, last } = *refused;
+            let end = End::Again {
+                status: last,
+                due: until.div_ceil(1000),
+                counted: false,
+            };
+            let ends = vec![end; job.recipients.len()];
             let core = Arc::clone(core);
             tokio::spawn(async move { core.settle(job, ends, Vec::new()).await });
             return;
         }
-        lane.waiting.push_back(job);
-        self.pump(core, &mut lanes, &name);
+        self.pump(core);
     }
 
-    /// Begins as many attempts of a lane as may be.
-    fn pump(&self, core: &Arc<Core>, lanes: &mut Lanes, name: &str) {
-        let now = now_ms();
-        while !core.is_stopping()
-            && lanes.active < self.most
-            && let Some(lane) = lanes.by_name.get_mut(name)
-            && lane.destination.has_room(now)
-            && let Some(job) = lane.waiting.pop_front()
-        {
-            lane.destination.begin();
-            lanes.active += 1;
-            let core = Arc::clone(core);
-            let name = name.to_owned();
-            tokio::spawn(async move { attempt(core, name, job).await });
-        }
-    }
-
-    /// An attempt ended. Gives what must wait because the destination is dead now, with its time and failures; and whether it
-    /// came back to life.
-    fn ended(&self, core: &Arc<Core>, name: &str, verdict: &Verdict) -> Turn {
+    /// Begins as many attempts as may be.
+    fn pump(&self, core: &Arc<Core>) {
         let mut lanes = self.lanes();
-        lanes.active = lanes.active.saturating_sub(1);
-        let full = lanes.active + 1 >= self.most;
-        let mut turn = Turn::None;
-        if let Some(lane) = lanes.by_name.get_mut(name) {
-            match verdict {
-                Verdict::Up => {
-                    if lane.destination.failures() > 0 {
-                        turn = Turn::Alive;
-                    }
-                    lane.destination.succeeded();
-                    lane.last = None;
-                }
-                Verdict::Down(status) => {
-                    let config = &core.config;
-                    let pause = |failures| {
-                        config
-                            .pause(false, failures, rand::random())
-                            .saturating_mul(1000)
-                    };
-                    lane.last = Some(status.clone());
-                    if lane.destination.failed(now_ms(), pause) {
-                        let until = lane
-                            .destination
-                            .closed_until(now_ms())
-                            .unwrap_or_else(now_ms)
-                            .div_ceil(1000);
-                        let failures = lane.destination.failures();
-                        turn = Turn::Dead {
-                            waiting: lane.waiting.drain(..).collect(),
-                            until,
-                            failures,
-                        };
-                    }
-                }
-                Verdict::Unknown => lane.destination.ended(),
-            }
-            let idle = lane.waiting.is_empty()
-                && lane.destination.active() == 0
-                && lane.destination.failures() == 0;
-            if idle {
-                lanes.by_name.remove(name);
-            }
+        while !core.is_stopping()
+            && let Some(begun) = lanes.next(now_ms())
+        {
+            tokio::spawn(attempt(Arc::clone(core), begun));
         }
-        self.pump(core, &mut lanes, name);
-        if full {
-            // Others may have waited for this place.
-            let names: Vec<String> = lanes
-                .by_name
-                .iter()
-                .filter(|(_, lane)| !lane.waiting.is_empty())
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in names {
-                self.pump(core, &mut lanes, &name);
-            }
+        let alarm = lanes.alarm();
+        drop(lanes);
+        if let Some(alarm) = alarm {
+            self.set_alarm(core, alarm);
         }
+    }
+
+    /// Sees to it that lanes that keep a rate go on when they may.
+    fn set_alarm(&self, core: &Arc<Core>, at: u64) {
+        if self.alarm.fetch_min(at, Ordering::Relaxed) <= at {
+            return;
+        }
+        let pause = at.saturating_sub(now_ms()).max(TICK);
+        let core = Arc::clone(core);
+        tokio::spawn(async move {
+            let slept = tokio::time::timeout(Duration::from_millis(pause), core.stopped()).await;
+            if slept.is_err() {
+                core.relays.alarm.store(u64::MAX, Ordering::Relaxed);
+                core.relays.lanes().ring(now_ms());
+                core.relays.pump(&core);
+            }
+        });
+    }
+
+    /// An attempt ended. Gives what that changes for its destination.
+    fn ended(&self, core: &Arc<Core>, begun: &Place, verdict: &Verdict, took: u64) -> Turn {
+        let pause = |failures| {
+            core.pause_of(&begun.destination, failures)
+                .saturating_mul(1000)
+        };
+        let mut lanes = self.lanes();
+        let turn = lanes.ended(&begun.lane, begun.speed, verdict, took, now_ms(), pause);
+        drop(lanes);
+        self.pump(core);
         turn
     }
 }
 
-/// What an attempt says about its destination.
-enum Verdict {
-    Up,
-    Down(Status),
-    Unknown,
+/// Where an attempt is made.
+struct Place {
+    lane: String,
+    destination: String,
+    speed: crate::lanes::Speed,
 }
 
-/// What an attempt's end changes for its destination.
-enum Turn {
-    None,
-    Alive,
-    Dead {
-        waiting: Vec<Job>,
-        until: u64,
-        failures: u32,
-    },
-}
-
-async fn attempt(core: Arc<Core>, name: String, job: Job) {
+async fn attempt(core: Arc<Core>, begun: Begun) {
     let _busy = core.busy();
+    let Begun { name, job, speed } = begun;
     let (destination, plain) = (job.destination.clone(), job.route.is_none());
+    let place = Place {
+        lane: name,
+        destination: destination.clone(),
+        speed,
+    };
     let probe = job.probe;
+    let began = Instant::now();
     let steered = core.steered(&job);
     let (verdict, ends) = match steered {
         Some(ends) => (Verdict::Unknown, ends),
@@ -254,7 +195,8 @@ async fn attempt(core: Arc<Core>, name: String, job: Job) {
             }
         },
     };
-    let turn = core.relays.ended(&core, &name, &verdict);
+    let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let turn = core.relays.ended(&core, &place, &verdict, took);
     core.settle(job, ends, Vec::new()).await;
     let mark = match turn {
         Turn::Dead {
@@ -262,6 +204,7 @@ async fn attempt(core: Arc<Core>, name: String, job: Job) {
             until,
             failures,
         } => {
+            let until = until.div_ceil(1000);
             tracing::info!(
                 destination,
                 failures,
@@ -269,19 +212,7 @@ async fn attempt(core: Arc<Core>, name: String, job: Job) {
                 waiting = waiting.len(),
                 "the destination is down"
             );
-            let status = match &verdict {
-                Verdict::Down(status) => Some(status.clone()),
-                _ => None,
-            };
-            for job in waiting {
-                let end = End::Again {
-                    status: status.clone(),
-                    due: until,
-                    counted: false,
-                };
-                let ends = vec![end; job.recipients.len()];
-                core.settle(job, ends, Vec::new()).await;
-            }
+            give_back(&core, waiting, until, &verdict).await;
             Some((until, failures))
         }
         Turn::Alive => Some((now(), 0)),
@@ -304,6 +235,23 @@ async fn attempt(core: Arc<Core>, name: String, job: Job) {
     }
 }
 
+/// What waited for a destination that is down goes to the table.
+async fn give_back(core: &Arc<Core>, waiting: Vec<Job>, until: u64, verdict: &Verdict) {
+    let status = match verdict {
+        Verdict::Down(status) => Some(status.clone()),
+        _ => None,
+    };
+    for job in waiting {
+        let end = End::Again {
+            status: status.clone(),
+            due: until,
+            counted: false,
+        };
+        let ends = vec![end; job.recipients.len()];
+        core.settle(job, ends, Vec::new()).await;
+    }
+}
+
 async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
     let message = &job.message;
     let content = core.content(message).await?;
@@ -317,14 +265,18 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
             notify: recipient.notify,
         })
     });
+    let rule = core.rules.of_destination(&job.destination);
+    // An operator's word goes before a rule.
     let route = match &message.steer().route {
         Some(route) => route.clone(),
         None => job.route.clone(),
-    };
+    }
+    .or_else(|| rule.and_then(|rule| rule.route.clone()));
+    let manner = rule.map_or_else(Manner::default, |rule| rule.manner(message.id));
     let call = Relay {
         id: message.id,
         trace: message.head.trace,
-        domain: job.destination.clone(),
+        domain: domain_of(&job.destination).to_owned(),
         route,
         sender: envelope.sender.clone(),
         ret: envelope.ret,
@@ -341,10 +293,23 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
                 len: message.head.body_len,
             },
         },
+        terms: envelope.terms,
+        manner,
     };
     drop(content);
     let file = core.open_body(message)?;
     core.peers.relay(&call, file).await
+}
+
+/// What the sender may want to know of a hand-over.
+fn handed_over(terms: &Terms, by_passed: bool, dsn_passed: bool) -> Option<Event> {
+    // RFC 2852 4.1: a host that knows nothing of the time limit is reported, and with by-trace each one that does
+    let reported = terms.by.is_some_and(|by| by.trace || !by_passed);
+    if reported {
+        return Some(Event::HandedOver);
+    }
+    // RFC 3461 5.2.2
+    (!dsn_passed).then_some(Event::Relayed)
 }
 
 fn judge(core: &Core, job: &Job, relayed: Relayed) -> (Verdict, Vec<End>) {
@@ -352,8 +317,10 @@ fn judge(core: &Core, job: &Job, relayed: Relayed) -> (Verdict, Vec<End>) {
         outcomes,
         dsn_passed,
         destination_down,
+        by_passed,
         ..
     } = relayed;
+    let handed_over = handed_over(&job.message.head.envelope.terms, by_passed, dsn_passed);
     let mut outcomes: HashMap<u16, Outcome> = outcomes.into_iter().collect();
     let mut down = None;
     let ends = job
@@ -362,18 +329,18 @@ fn judge(core: &Core, job: &Job, relayed: Relayed) -> (Verdict, Vec<End>) {
         .map(|waiting| match outcomes.remove(&waiting.index) {
             Some(Outcome::Done(status)) => {
                 core.counters.relayed.add_one();
-                // RFC 3461 5.2.2
-                End::Done(status, (!dsn_passed).then_some(Event::Relayed))
+                End::Done(status, handed_over)
             }
             Some(Outcome::Temporary(status)) => {
                 down.get_or_insert_with(|| status.clone());
-                core.again_for(waiting, status)
+                core.again_for(&job.message.head, waiting, status)
             }
             Some(Outcome::Permanent(status)) => {
                 down.get_or_insert_with(|| status.clone());
                 End::Failed(status)
             }
             None => core.again_for(
+                &job.message.head,
                 waiting,
                 Status {
                     code: 451,

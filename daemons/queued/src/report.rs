@@ -7,7 +7,9 @@ use mail_builder::headers::date::Date;
 use mail_builder::headers::raw::Raw;
 use mail_builder::mime::{BodyPart, MimePart};
 use std::fmt::Write;
-use types::{Address, BodyType, Envelope, Notify, QueueId, Recipient, Ret, Route, Status, TraceId};
+use types::{
+    Address, BodyType, Envelope, Notify, QueueId, Recipient, Ret, Route, Status, Terms, TraceId,
+};
 
 /// What is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) enum Event {
     Delivered,
     /// Handed to a host that reports nothing itself (RFC 3461 5.2.2).
     Relayed,
+    /// Handed to another host, of which the sender is told because of the time limit that was set (RFC 2852 4.1).
+    HandedOver,
 }
 
 impl Event {
@@ -29,7 +33,7 @@ impl Event {
             Self::Failed => "failed",
             Self::Delayed => "delayed",
             Self::Delivered => "delivered",
-            Self::Relayed => "relayed",
+            Self::Relayed | Self::HandedOver => "relayed",
         }
     }
 
@@ -38,15 +42,21 @@ impl Event {
             Self::Failed => "Your message could not be delivered",
             Self::Delayed => "Your message is delayed",
             Self::Delivered | Self::Relayed => "Your message was delivered",
+            Self::HandedOver => "Your message was handed over",
         }
     }
 
-    /// Whether the sender asked for it (RFC 3461 4.1).
-    pub(crate) fn is_wanted(self, notify: Notify) -> bool {
+    /// Whether the sender asked for it (RFC 3461 4.1). With a time limit the sender hears of what concerns it, whatever else
+    /// NOTIFY says, unless that is NEVER (RFC 2852 4.1).
+    pub(crate) fn is_wanted(self, notify: Notify, terms: &Terms, now: u64) -> bool {
         match self {
             Self::Failed => notify.failure,
-            Self::Delayed => notify.delay,
+            Self::Delayed => {
+                let late = terms.notify_at().is_some_and(|limit| limit <= now);
+                notify.delay || (late && !notify.is_never())
+            }
             Self::Delivered | Self::Relayed => notify.success,
+            Self::HandedOver => !notify.is_never(),
         }
     }
 }
@@ -68,6 +78,25 @@ pub(crate) struct Reporter {
     pub(crate) from: String,
     /// Messages beyond this are returned with their header only.
     pub(crate) return_full_max: u64,
+}
+
+/// The fields of a report that tell what terms the message had.
+fn terms_fields(terms: &Terms) -> String {
+    let mut fields = String::new();
+    if let Some(by) = terms.by {
+        // RFC 2852 6: deliver-by-date-field
+        let date = Date::new(i64::try_from(by.deadline).unwrap_or_default()).to_rfc822();
+        let _ = write!(fields, "Deliver-By-Date: {date}\r\n");
+    }
+    if let Some(release) = terms.release {
+        // RFC 4865 7: what was asked for
+        let asked = match release.interval {
+            Some(seconds) => format!("for;{seconds}"),
+            None => format!("until;{}", types::moment::date_time(release.at)),
+        };
+        let _ = write!(fields, "Future-Release-Request: {asked}\r\n");
+    }
+    fields
 }
 
 /// What is returned of the message.
@@ -107,7 +136,7 @@ impl Reporter {
                 let recipient = head.envelope.recipients.get(usize::from(subject.index))?;
                 subject
                     .event
-                    .is_wanted(recipient.notify)
+                    .is_wanted(recipient.notify, &head.envelope.terms, now)
                     .then_some((subject, recipient))
             })
             .collect();
@@ -201,6 +230,7 @@ impl Reporter {
                 },
                 smtputf8: international || to.needs_utf8(),
                 require_tls: false,
+                terms: Terms::default(),
                 recipients: vec![Recipient {
                     address: to.clone(),
                     orcpt: None,
@@ -218,6 +248,7 @@ impl Reporter {
             prefix_len: 0,
             body_len: len as u64,
             spooled: false,
+            listener: String::new(),
         }
     }
 
@@ -282,6 +313,10 @@ impl Reporter {
                 Event::Relayed,
                 "Your message was handed to the mail system of these recipients, which will not report on it:",
             ),
+            (
+                Event::HandedOver,
+                "Your message, which had a time limit, was handed to the next mail system of these recipients:",
+            ),
         ];
         for (event, heading) in sections {
             let mut of_this = wanted
@@ -335,6 +370,7 @@ impl Reporter {
             "Reporting-MTA: dns; {}\r\nArrival-Date: {arrived}\r\n",
             self.hostname
         );
+        status.push_str(&terms_fields(&head.envelope.terms));
         for (subject, recipient) in wanted {
             status.push_str("\r\n");
             if let Some(orcpt) = &recipient.orcpt
@@ -460,11 +496,13 @@ mod tests {
                 body: BodyType::EightBit,
                 smtputf8: false,
                 require_tls: false,
+                terms: Terms::default(),
                 recipients: vec![recipient("one@example.net"), recipient("two@example.net")],
             },
             prefix_len: 0,
             body_len: MESSAGE.len() as u64,
             spooled: false,
+            listener: String::new(),
         }
     }
 

@@ -10,7 +10,9 @@ use sql::Migration;
 /// The name of the schema.
 pub(crate) const COMPONENT: &str = "queue";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) const MIGRATIONS: &[Migration] = &[DEFERRED, ORDER];
+
+const DEFERRED: Migration = Migration {
     version: 1,
     name: "messages, recipients and destinations of deferred mail",
     statements: &[
@@ -53,4 +55,18 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
         ) {table}",
         "CREATE INDEX {if_not_exists} queue_destination_next ON queue_destination (next)",
     ],
-}];
+};
+
+/// What is due goes by priority first. `not_before` is when a message that was to be held is released.
+const ORDER: Migration = Migration {
+    version: 2,
+    name: "priorities, and mail held until its time",
+    statements: &[
+        "ALTER TABLE queue_recipient ADD COLUMN priority {bigint} NOT NULL DEFAULT 0",
+        "ALTER TABLE queue_recipient ADD COLUMN not_before {bigint} NOT NULL DEFAULT 0",
+        "CREATE INDEX {if_not_exists} queue_recipient_order ON queue_recipient (destination, held, priority, due)",
+        // Figures are read from these, and never from the messages.
+        "CREATE INDEX {if_not_exists} queue_message_size ON queue_message (size)",
+        "CREATE INDEX {if_not_exists} queue_message_arrived ON queue_message (arrived)",
+    ],
+};

@@ -3,8 +3,8 @@
 use crate::core::Core;
 use crate::table_control::Action;
 use ipc::api::queued::{
-    CloseSpool, Commit, OpenSpool, QueueHold, QueueList, QueueRelease, QueueRemove, QueueReroute,
-    QueueRetry, QueueShow, QueueStats, ReserveIds, ReservedIds, SpoolSlot,
+    CloseSpool, Commit, OpenSpool, QueueExplain, QueueHold, QueueList, QueueRelease, QueueRemove,
+    QueueReroute, QueueRetry, QueueShow, QueueStats, ReserveIds, ReservedIds, SpoolSlot,
 };
 use ipc::{Context, Fault, FaultKind, Router};
 use std::sync::Arc;
@@ -64,8 +64,17 @@ fn open_spool(core: &Core, context: &Context, call: &OpenSpool) -> Result<SpoolS
 
 /// For the operator.
 fn control(core: &Arc<Core>, router: Router) -> Router {
-    let [list, show, retry, hold, release, remove, reroute, stats] =
-        std::array::from_fn(|_| Arc::clone(core));
+    let [
+        list,
+        show,
+        retry,
+        hold,
+        release,
+        remove,
+        reroute,
+        stats,
+        explain,
+    ] = std::array::from_fn(|_| Arc::clone(core));
     router
         .on(move |_, call: QueueList| {
             let core = Arc::clone(&list);
@@ -85,7 +94,10 @@ fn control(core: &Arc<Core>, router: Router) -> Router {
         })
         .on(move |_, call: QueueRelease| {
             let core = Arc::clone(&release);
-            async move { core.act(&call.filter, Action::Release).await }
+            async move {
+                core.act(&call.filter, Action::Release { early: call.early })
+                    .await
+            }
         })
         .on(move |_, call: QueueRemove| {
             let core = Arc::clone(&remove);
@@ -94,6 +106,10 @@ fn control(core: &Arc<Core>, router: Router) -> Router {
         .on(move |_, call: QueueReroute| {
             let core = Arc::clone(&reroute);
             async move { core.act(&call.filter, Action::Reroute(call.route)).await }
+        })
+        .on(move |_, call: QueueExplain| {
+            let core = Arc::clone(&explain);
+            async move { core.explain(call.id).await }
         })
         .on(move |_, _: QueueStats| {
             let core = Arc::clone(&stats);

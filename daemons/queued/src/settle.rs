@@ -4,7 +4,7 @@
 
 use crate::core::{Core, now};
 use crate::message::{End, Fresh, Home, Job, Message};
-use crate::record::{self, Note};
+use crate::record::{self, Head, Note};
 use crate::report::{Composed, Event, Returned, Subject};
 use crate::table::{Change, LOCAL, Parked, Settled, Waiting};
 use crate::writer::Entry;
@@ -31,11 +31,8 @@ struct Sorted {
 
 impl Core {
     /// To be tried again after the usual pause.
-    pub(crate) fn again_for(&self, waiting: &Waiting, status: Status) -> End {
-        let local = waiting.destination == LOCAL;
-        let pause = self
-            .config
-            .pause(local, waiting.attempts.saturating_add(1), rand::random());
+    pub(crate) fn again_for(&self, head: &Head, waiting: &Waiting, status: Status) -> End {
+        let pause = self.pause_for(head, waiting);
         End::Again {
             status: Some(status),
             due: now() + pause,
@@ -46,13 +43,14 @@ impl Core {
     /// The same for all recipients of a job: its first one counts.
     pub(crate) fn again(&self, job: &Job, status: Status) -> End {
         match job.recipients.first() {
-            Some(waiting) => self.again_for(waiting, status),
+            Some(waiting) => self.again_for(&job.message.head, waiting, status),
             None => End::Dropped,
         }
     }
 
     /// What an operator wants instead of an attempt.
     pub(crate) fn steered(&self, job: &Job) -> Option<Vec<End>> {
+        let terms = &job.message.head.envelope.terms;
         let steer = job.message.steer();
         let end = match steer.removed {
             Some(true) => End::Failed(Status {
@@ -67,7 +65,15 @@ impl Core {
                 due: now(),
                 counted: false,
             },
-            None => return None,
+            None => {
+                // RFC 2852 4.1: from its time on it is not delivered any more
+                let over = terms.return_at().is_some_and(|end| end <= now());
+                if !over {
+                    return None;
+                }
+                let last = job.recipients.first().and_then(|one| one.last.clone());
+                End::Failed(expired(last))
+            }
         };
         Some(vec![end; job.recipients.len()])
     }
@@ -122,7 +128,7 @@ impl Core {
                 End::Remote => {
                     let recipient = message.head.envelope.recipients.get(usize::from(index));
                     waiting.destination = recipient
-                        .map(|one| one.address.domain().to_owned())
+                        .map(|one| self.rules.destination(&message.head, one.address.domain()))
                         .unwrap_or_default();
                     waiting.due = now;
                     sorted.remote.push(waiting);
@@ -451,7 +457,11 @@ impl Core {
         };
         let wanted = subjects.iter().any(|subject| {
             let recipient = head.envelope.recipients.get(usize::from(subject.index));
-            recipient.is_some_and(|recipient| subject.event.is_wanted(recipient.notify))
+            recipient.is_some_and(|recipient| {
+                subject
+                    .event
+                    .is_wanted(recipient.notify, &head.envelope.terms, now())
+            })
         });
         if head.envelope.sender.is_none() {
             return match (&self.double_bounces_to, failed().next()) {

@@ -38,6 +38,10 @@ pub(crate) struct Waiting {
     pub(crate) expires: u64,
     pub(crate) attempts: u32,
     pub(crate) last: Option<Status>,
+    /// -9 to 9; the highest is tried first.
+    pub(crate) priority: i8,
+    /// Not tried before, not even at an operator's word.
+    pub(crate) not_before: u64,
 }
 
 /// A destination that is to be looked at.
@@ -194,6 +198,8 @@ impl Table {
                     waiting.last.as_ref().map(record::versioned),
                     Value::Null,
                     0_u64,
+                    i64::from(waiting.priority),
+                    waiting.not_before,
                 ]);
                 if !waiting.held {
                     let next = destinations
@@ -216,8 +222,8 @@ impl Table {
         .await?;
         tx.insert_many(
             "INSERT {ignore} INTO queue_recipient (id, idx, destination, address, domain, route, held, due, attention,
-                expires, attempts, last, lease_owner, lease_until)",
-            14,
+                expires, attempts, last, lease_owner, lease_until, priority, not_before)",
+            16,
             recipients,
             "{do_nothing}",
         )
@@ -321,17 +327,7 @@ impl Table {
         let destination = due.name.as_str();
         let limit = if due.failures > 0 { 1 } else { limit };
         let mut tx = self.db().await?.begin().await?;
-        let rows = tx
-            .fetch_all(
-                "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ? AND lease_until <= ?
-                    ORDER BY due LIMIT ? {skip_locked}",
-                args![destination, now, now, limit as u64],
-            )
-            .await?;
-        let ids = rows
-            .iter()
-            .map(|row| row.u64(0))
-            .collect::<Result<BTreeSet<u64>, _>>()?;
+        let ids = first_due(&mut tx, destination, now, limit).await?;
         let list: Vec<Value> = ids.iter().map(|id| number(*id)).collect();
         let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
         if !list.is_empty() {
@@ -434,8 +430,13 @@ impl Table {
             .collect())
     }
 
-    /// Notes that the senders were warned: the next attention is at the end. Gives the leases back.
-    pub(crate) async fn warned(&self, id: QueueId, indexes: &[u16]) -> Result<(), Error> {
+    /// Notes that the senders were warned, and when somebody looks again. Gives the leases back.
+    pub(crate) async fn warned(
+        &self,
+        id: QueueId,
+        indexes: &[u16],
+        attention: u64,
+    ) -> Result<(), Error> {
         let list = indexes
             .iter()
             .map(|index| Value::from(u32::from(*index)))
@@ -443,9 +444,9 @@ impl Table {
         self.db()
             .await?
             .execute_in(
-                "UPDATE queue_recipient SET attention = expires, lease_until = 0, lease_owner = NULL
+                "UPDATE queue_recipient SET attention = ?, lease_until = 0, lease_owner = NULL
                     WHERE id = ? AND idx IN ({list})",
-                &args![id.0],
+                &args![attention, id.0],
                 list,
             )
             .await?;
@@ -536,8 +537,7 @@ pub(crate) struct Figures {
 }
 
 /// The columns that [`waiting`] reads.
-pub(crate) const COLUMNS: &str =
-    "id, idx, destination, route, held, due, attention, expires, attempts, last";
+pub(crate) const COLUMNS: &str = "id, idx, destination, route, held, due, attention, expires, attempts, last, priority, not_before";
 
 pub(crate) fn waiting(row: &Row) -> Result<Waiting, Error> {
     Ok(Waiting {
@@ -555,7 +555,40 @@ pub(crate) fn waiting(row: &Row) -> Result<Waiting, Error> {
             .map(record::of_versioned)
             .transpose()
             .map_err(malformed)?,
+        priority: i8::try_from(row.int_opt(10)?.unwrap_or(0)).unwrap_or_default(),
+        not_before: row.u64(11)?,
     })
+}
+
+/// The messages to take first at a destination: by priority (RFC 6710 4.2), then by their time. Each priority is one place in
+/// the index, so that what is not due yet costs nothing.
+async fn first_due(
+    tx: &mut Tx,
+    destination: &str,
+    now: u64,
+    limit: usize,
+) -> Result<BTreeSet<u64>, Error> {
+    let mut ids = BTreeSet::new();
+    // Above the highest there is.
+    let mut above: i64 = 10;
+    while ids.len() < limit {
+        let text = "SELECT MAX(priority) FROM queue_recipient WHERE destination = ? AND held = 0 AND priority < ?";
+        let level = tx.fetch_optional(text, args![destination, above]).await?;
+        let Some(level) = level.map_or(Ok(None), |row| row.int_opt(0))? else {
+            break;
+        };
+        let text = "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND priority = ? AND due <= ?
+            AND lease_until <= ? ORDER BY due LIMIT ? {skip_locked}";
+        let room = limit.saturating_sub(ids.len()) as u64;
+        for row in tx
+            .fetch_all(text, args![destination, level, now, now, room])
+            .await?
+        {
+            ids.insert(row.u64(0)?);
+        }
+        above = level;
+    }
+    Ok(ids)
 }
 
 pub(crate) async fn heads(tx: &mut Tx, list: Vec<Value>) -> Result<HashMap<u64, Head>, Error> {

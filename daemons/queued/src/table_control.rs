@@ -14,8 +14,11 @@ pub(crate) enum Action {
     Retry,
     /// Not tried.
     Hold,
-    /// Tried again.
-    Release,
+    /// Tried again; what its sender wanted to be held until later (RFC 4865) only if `early`.
+    Release {
+        /// See above.
+        early: bool,
+    },
     /// To be sent another way.
     Reroute(Option<String>),
     /// Gone.
@@ -167,20 +170,26 @@ impl Table {
         };
         let (verb, mut first) = match action {
             Action::Retry => (
-                "UPDATE queue_recipient SET due = ? WHERE held = 0",
-                args![now],
+                "UPDATE queue_recipient SET due = CASE WHEN not_before > ? THEN not_before ELSE ? END WHERE held = 0",
+                args![now, now],
             ),
             Action::Hold => (
                 "UPDATE queue_recipient SET held = 1 WHERE held = 0",
                 args![],
             ),
-            Action::Release => (
-                "UPDATE queue_recipient SET held = 0, due = ? WHERE held = 1",
-                args![now],
+            Action::Release { early: false } => (
+                "UPDATE queue_recipient SET held = 0, due = CASE WHEN not_before > ? THEN not_before ELSE ? END
+                    WHERE held = 1",
+                args![now, now],
+            ),
+            Action::Release { early: true } => (
+                "UPDATE queue_recipient SET held = 0, not_before = 0, due = ? WHERE (held = 1 OR not_before > ?)",
+                args![now, now],
             ),
             Action::Reroute(route) => (
-                "UPDATE queue_recipient SET route = ?, due = ? WHERE destination <> ?",
-                args![route.clone(), now, LOCAL],
+                "UPDATE queue_recipient SET route = ?, due = CASE WHEN not_before > ? THEN not_before ELSE ? END
+                    WHERE destination <> ?",
+                args![route.clone(), now, now, LOCAL],
             ),
             Action::Remove => ("DELETE FROM queue_recipient WHERE 1 = 1", args![]),
         };
@@ -205,12 +214,12 @@ impl Table {
                 gone = remove_empty(&mut tx, touched).await?;
             }
             Action::Hold => {}
-            Action::Retry | Action::Release | Action::Reroute(_) => {
+            Action::Retry | Action::Release { .. } | Action::Reroute(_) => {
                 wake(
                     &mut tx,
                     ids.clone(),
                     now,
-                    !matches!(action, Action::Release),
+                    !matches!(action, Action::Release { .. }),
                 )
                 .await?;
             }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use types::{
     Body, BodyType, Enhanced, Envelope, Grant, Notify, Outcome, Recipient, Role, Route, Status,
-    TraceId,
+    Terms, TraceId,
 };
 
 const DIRECTORY: &str = "QUEUED_CRASH_TEST";
@@ -110,6 +110,7 @@ impl Peers for Fakes {
             dsn_passed: false,
             host: None,
             destination_down: false,
+            by_passed: false,
         })
     }
 
@@ -167,6 +168,7 @@ fn message(core: &Core, count: u64) -> Commit {
             body: BodyType::SevenBit,
             smtputf8: false,
             require_tls: false,
+            terms: Terms::default(),
             recipients,
         },
         prefix: b"Received: x\r\n".to_vec().into(),

@@ -34,7 +34,7 @@ pub(crate) struct Client {
 /// What became of one host.
 enum Visit {
     /// Every recipient that was asked for has its outcome.
-    Finished { dsn: bool, host: String },
+    Finished { dsn: bool, by: bool, host: String },
     /// The host was not to be had, or went away; the others may be asked.
     Failed(Failed),
     /// It went away when it had the whole message.
@@ -81,14 +81,16 @@ impl Client {
             dsn_passed: false,
             host: None,
             destination_down: false,
+            by_passed: false,
         };
         let wish = Wish {
             require_tls: job.require_tls,
             tls_optional: job.traits.tls_optional,
+            tls: job.manner.tls,
             trace: job.trace,
         };
         let way = match self.way(wish, domain, route).await {
-            Ok(way) => way,
+            Ok(way) => way.in_manner(&job.manner),
             Err(none) => {
                 let all = job.recipients.iter();
                 relayed.outcomes = all
@@ -122,8 +124,9 @@ impl Client {
                 }
             };
             match visit {
-                Visit::Finished { dsn, host } => {
+                Visit::Finished { dsn, by, host } => {
                     relayed.dsn_passed = dsn;
+                    relayed.by_passed = by;
                     relayed.host = Some(host);
                     break;
                 }
@@ -297,6 +300,7 @@ impl Client {
     ) -> Visit {
         let host = connection.description();
         let dsn = connection.offered.dsn;
+        let by = connection.offered.deliver_by.is_some();
         // RFC 8689 4.2.1: then the next host may.
         if job.require_tls && (connection.tls.is_none() || !connection.offered.require_tls) {
             let label = connection.label.clone();
@@ -314,7 +318,11 @@ impl Client {
                     .or_insert_with(|| by_class(why.clone()));
             }
             self.put_away(endpoint, policy, connection);
-            return Visit::Finished { dsn: false, host };
+            return Visit::Finished {
+                dsn: false,
+                by: false,
+                host,
+            };
         }
         let waiting: Vec<usize> = (0..job.recipients.len())
             .filter(|position| {
@@ -356,7 +364,7 @@ impl Client {
             }
         }
         self.put_away(endpoint, policy, connection);
-        Visit::Finished { dsn, host }
+        Visit::Finished { dsn, by, host }
     }
 
     fn put_away(&self, endpoint: &Endpoint, policy: &Policy, connection: Connection) {

@@ -9,9 +9,10 @@ use crate::verdict::with_host;
 use crate::verify::Check;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipc::api::relayd::Manner;
 use smtp::client::{self, Capabilities, Reply, ReplyError, ReplyParser};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -107,6 +108,15 @@ pub(crate) struct Policy {
     pub(crate) login: Option<Login>,
     /// RFC 5321 5.1: a host that greets with our own name is ourselves. Not asked of configured routes.
     pub(crate) watch_loops: bool,
+    /// What a rule of the queue wants. What is sent under one name or address never goes over a connection of another.
+    pub(crate) manner: Manner,
+}
+
+impl Policy {
+    /// The name in EHLO.
+    fn hello<'a>(&'a self, own: &'a str) -> &'a str {
+        self.manner.hello.as_deref().unwrap_or(own)
+    }
 }
 
 /// What to log in with.
@@ -247,7 +257,7 @@ async fn open_once(
     let tcp = within(
         connect_timeout,
         "connecting",
-        connect(endpoint.address, config),
+        connect(endpoint.address, config, policy.manner.source),
     )
     .await
     .map_err(|error| {
@@ -285,7 +295,7 @@ async fn open_once(
     if !greeting.is_positive() {
         return Err(OpenError::of(greeting.status(Some(&label))));
     }
-    connection.hello(own, policy).await?;
+    connection.hello(policy.hello(own), policy).await?;
     if !policy.implicit && policy.security != Security::None {
         connection
             .upgrade(endpoint, policy, site, connect_timeout)
@@ -306,13 +316,20 @@ async fn open_once(
     Ok(connection)
 }
 
-async fn connect(address: SocketAddr, config: &Config) -> std::io::Result<TcpStream> {
+async fn connect(
+    address: SocketAddr,
+    config: &Config,
+    wanted: Option<IpAddr>,
+) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    if let Some(source) = config.source(address.ip()) {
+    let source = wanted
+        .filter(|source| source.is_ipv4() == address.is_ipv4())
+        .or_else(|| config.source(address.ip()));
+    if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(address).await?;
@@ -353,7 +370,7 @@ impl Connection {
         if reply.is_positive() {
             self.start_tls(endpoint, policy, site.tls, limit).await?;
             // RFC 3207 4.2: what was learned before counts no more.
-            return self.hello(site.own, policy).await;
+            return self.hello(policy.hello(site.own), policy).await;
         }
         let mut problem = missing("refuses STARTTLS");
         if !reply.is_permanent() {

@@ -10,6 +10,7 @@ use crate::tlsa;
 use crate::transport::{Level, Rule};
 use crate::verdict::{status, with_host};
 use ::dns::{Proven, Unknown};
+use ipc::api::relayd::{Manner, TlsDemand};
 use types::{Enhanced, Status, TraceId};
 
 /// What a message asks of its way.
@@ -19,6 +20,8 @@ pub(crate) struct Wish {
     pub(crate) require_tls: bool,
     /// `TLS-Required: No` (RFC 8689 3): better in the clear than not at all.
     pub(crate) tls_optional: bool,
+    /// What a rule of the queue wants.
+    pub(crate) tls: Option<TlsDemand>,
     pub(crate) trace: TraceId,
 }
 
@@ -34,6 +37,18 @@ pub(crate) struct Way {
     pub(crate) mx: Option<Proven>,
     /// The policy of MTA-STS, if it was asked for.
     pub(crate) sts: Option<Sts>,
+}
+
+impl Way {
+    /// With the source address and the name in EHLO that a rule of the queue wants.
+    pub(crate) fn in_manner(mut self, manner: &Manner) -> Self {
+        for step in &mut self.steps {
+            if let Step::Try { demand, .. } = step {
+                demand.policy.manner = manner.clone();
+            }
+        }
+        self
+    }
 }
 
 /// One host in its turn.
@@ -52,6 +67,19 @@ pub(crate) struct Demand {
     pub(crate) source: PolicyType,
     /// For people: why.
     pub(crate) why: String,
+}
+
+impl Demand {
+    /// TLS, if a rule of the queue wants it and nothing else demands it.
+    fn at_least(mut self, wanted: Option<TlsDemand>) -> Self {
+        if wanted == Some(TlsDemand::Required)
+            && matches!(self.policy.security, Security::May { .. })
+        {
+            self.policy.security = Security::Encrypt;
+            "a rule of the queue requires TLS".clone_into(&mut self.why);
+        }
+        self
+    }
 }
 
 /// What is decided for all hosts of a way.
@@ -75,6 +103,7 @@ impl Client {
         if wish.tls_optional && !wish.require_tls && rule.level.is_theirs() {
             rule.level = Level::May;
         }
+        rule.level = rule.level.or(wish.tls, wish.require_tls);
         let found = self.dns.exchangers(domain, &self.hostname).await;
         let found = found.inspect_err(|none| {
             if none.bogus {
@@ -100,6 +129,7 @@ impl Client {
                 protocol: Protocol::Smtp,
                 login: None,
                 watch_loops: true,
+                manner: Manner::default(),
             },
             port: self.config.port,
             believed: found.mx != Some(Proven::Insecure),
@@ -127,7 +157,9 @@ impl Client {
         let port = route.effective_port();
         let host = route.host.trim_matches(['[', ']']).to_ascii_lowercase();
         let entry = self.rules.next_hop(&host, port);
-        let rule = entry.unwrap_or_else(|| route_rule(route, login.is_some(), &self.rules));
+        let mut rule = entry.unwrap_or_else(|| route_rule(route, login.is_some(), &self.rules));
+        let bound = wish.require_tls || login.is_some() || route.tls == TlsMode::Implicit;
+        rule.level = rule.level.or(wish.tls, bound);
         let found = self.dns.host(&route.host).await?;
         let ground = Ground {
             wish,
@@ -140,6 +172,7 @@ impl Client {
                 protocol: route.protocol,
                 login,
                 watch_loops: false,
+                manner: Manner::default(),
             },
             port,
             believed: true,
@@ -161,7 +194,10 @@ impl Client {
         let mut steps = Vec::new();
         for host in found.hosts {
             match self.demand(ground, &host).await {
-                Ok(demand) => steps.push(Step::Try { host, demand }),
+                Ok(demand) => steps.push(Step::Try {
+                    host,
+                    demand: demand.at_least(ground.wish.tls),
+                }),
                 Err((source, problem, status)) => {
                     result(source, ground.domain, &host.name, problem, false)
                         .log(ground.wish.trace);

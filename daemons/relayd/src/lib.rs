@@ -34,7 +34,8 @@
 //! (pipelining), RFC 3030 (CHUNKING, for binary mail), RFC 3207 (STARTTLS), RFC 3461 (DSN parameters), RFC 4033 to 4035 and RFC
 //! 5155 (DNSSEC), RFC 4954 (AUTH), RFC 6152 (8BITMIME; no conversion), RFC 6376 and RFC 8463 (DKIM), RFC 6531 (SMTPUTF8), RFC
 //! 6698, RFC 7671 and RFC 7672 (DANE), RFC 7505 (null MX), RFC 8314 (implicit TLS), RFC 8460 (TLS reports: the words, no
-//! reports), RFC 8461 (MTA-STS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS), RFC 9422 (LIMITS).
+//! reports), RFC 8461 (MTA-STS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS), RFC 9422 (LIMITS), RFC 6710
+//! (MT-PRIORITY), RFC 2852 (DELIVERBY).
 //!
 //! RECOVERY: keeps no state; policies of MTA-STS are fetched again. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
 //! last reply was lost may then arrive twice (RFC 1047).

@@ -94,6 +94,7 @@ impl Service {
                     dsn_passed: false,
                     host: None,
                     destination_down: false,
+                    by_passed: false,
                 }
             }
         };
@@ -149,6 +150,8 @@ impl Service {
             body_type: call.body_type,
             smtputf8: call.smtputf8,
             require_tls: call.require_tls,
+            terms: call.terms,
+            manner: call.manner,
             recipients: call.recipients,
             content: Content { head, body },
             traits,
@@ -157,7 +160,7 @@ impl Service {
 }
 
 /// Seconds since 1970.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |time| time.as_secs())

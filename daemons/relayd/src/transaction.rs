@@ -3,13 +3,15 @@
 use crate::config::{Config, EightBit, Protocol};
 use crate::connection::{Connection, Lost};
 use crate::content::{Content, Traits};
+use crate::service::now;
 use crate::verdict::{by_class, with_host};
+use smtp::By;
 use smtp::client::{self, MailFrom, RcptTo, Reply, Stuffer};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use types::{Address, BodyType, Enhanced, Outcome, Ret, Status, TraceId};
+use types::{Address, BodyType, Enhanced, Outcome, Ret, Status, Terms, TraceId};
 
-use ipc::api::relayd::RelayRecipient;
+use ipc::api::relayd::{Manner, RelayRecipient};
 
 /// What is sent.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(crate) struct Job {
     pub(crate) body_type: BodyType,
     pub(crate) smtputf8: bool,
     pub(crate) require_tls: bool,
+    pub(crate) terms: Terms,
+    /// What a rule of the queue wants.
+    pub(crate) manner: Manner,
     pub(crate) recipients: Vec<RelayRecipient>,
     pub(crate) content: Content,
     pub(crate) traits: Traits,
@@ -52,6 +57,19 @@ pub(crate) fn unsuitable(job: &Job, connection: &Connection, config: &Config) ->
     let offered = &connection.offered;
     let label = &connection.label;
     let refuse = |code, enhanced, text: String| Some(with_host(label, code, enhanced, text));
+    if let Some(end) = job.terms.return_at() {
+        // RFC 2852 4.1: one that is to be returned in time may only go where that is known
+        let Some(least) = offered.deliver_by else {
+            let text = format!("{label} cannot return mail at a time limit (DELIVERBY)");
+            return refuse(550, Enhanced(5, 3, 3), text);
+        };
+        let left = end.saturating_sub(now());
+        if left == 0 || left < u64::from(least) {
+            let text =
+                format!("{left} seconds are left, and {label} wants at least {least} (DELIVERBY)");
+            return refuse(550, Enhanced(5, 4, 7), text);
+        }
+    }
     // RFC 1870 6.1
     if let Some(max) = offered.max_size
         && job.content.len() > max
@@ -212,6 +230,17 @@ fn write_mail(job: &Job, connection: &mut Connection) {
         ret: job.ret,
         envid: job.envid.as_deref(),
         require_tls: job.require_tls,
+        // RFC 6710 4.3: what was asked for and granted here
+        priority: job.terms.priority,
+        // RFC 2852 4.1.3: less what has passed here
+        by: job.terms.by.map(|by| By {
+            seconds: by
+                .deadline
+                .cast_signed()
+                .saturating_sub(now().cast_signed()),
+            mode: by.mode,
+            trace: by.trace,
+        }),
     };
     client::mail(&mut connection.out, &mail, &offered);
 }

@@ -1,5 +1,6 @@
 //! The section `[relayd.tls]`: how well mail is protected on its way to which destination.
 
+use ipc::api::relayd::TlsDemand;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -48,6 +49,18 @@ impl Level {
             Self::MtaStsOnly => "mta-sts-only",
             Self::Verify => "verify",
             Self::Secure => "secure",
+        }
+    }
+
+    /// What a rule of the queue wants goes before this. Where something is promised that needs TLS (REQUIRETLS, a password, TLS from
+    /// the first octet), it can only ask for more; and that TLS is a must never makes less of what must be proved.
+    pub(crate) fn or(self, wanted: Option<TlsDemand>, promised: bool) -> Self {
+        match (wanted, self) {
+            (Some(TlsDemand::None), _) if !promised => Self::None,
+            (Some(TlsDemand::Opportunistic), _) if !promised => Self::May,
+            (Some(TlsDemand::Required), Self::None | Self::May) => Self::Encrypt,
+            (Some(TlsDemand::Verified), level) if level != Self::Secure => Self::Verify,
+            (_, level) => level,
         }
     }
 
@@ -319,6 +332,28 @@ impl Transport {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_rule_goes_before_the_table_but_not_before_a_promise() {
+        use TlsDemand::{None as Plain, Opportunistic, Required, Verified};
+        for (level, wanted, promised, expected) in [
+            (Level::Auto, Plain, false, Level::None),
+            (Level::Encrypt, Opportunistic, false, Level::May),
+            (Level::May, Required, false, Level::Encrypt),
+            (Level::None, Verified, false, Level::Verify),
+            // What is published stays, and TLS with it: see Demand::at_least.
+            (Level::Auto, Required, false, Level::Auto),
+            (Level::DaneOnly, Required, false, Level::DaneOnly),
+            (Level::Secure, Verified, false, Level::Secure),
+            (Level::Auto, Plain, true, Level::Auto),
+            (Level::Encrypt, Opportunistic, true, Level::Encrypt),
+            (Level::Verify, Required, true, Level::Verify),
+        ] {
+            let level_then = level.or(Some(wanted), promised);
+            assert_eq!(level_then, expected, "{level:?} {wanted:?} {promised}");
+            assert_eq!(level.or(None, promised), level);
+        }
+    }
 
     fn transport(entries: &[(&str, Level)]) -> Transport {
         let entry = |(key, level): &(&str, Level)| {

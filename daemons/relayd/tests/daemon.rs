@@ -113,6 +113,8 @@ fn relay(body: Body) -> Relay {
         sign: true,
         prefix: b"Received: by us\r\n".to_vec().into(),
         body,
+        terms: types::Terms::default(),
+        manner: ipc::api::relayd::Manner::default(),
     }
 }
 

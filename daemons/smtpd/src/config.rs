@@ -153,6 +153,68 @@ impl Timeouts {
     }
 }
 
+/// What senders may ask for besides delivery: later, sooner than others, or not too late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TermsConfig {
+    /// Seconds for which a submission may be held at most (FUTURERELEASE, RFC 4865): up to 999,999,999; 0 offers it not.
+    /// 2,592,000: thirty days.
+    pub future_release: u64,
+    /// Whether priorities are offered (MT-PRIORITY, RFC 6710). true.
+    pub priority: bool,
+    /// The name of the priority policy in the answer to EHLO: `MIXER`, `STANAG4406`, `NSEP`; none if it is empty (default).
+    pub priority_policy: String,
+    /// The highest priority that logins, `trusted_networks` and `relay_networks` get, -9 to 9. 9.
+    pub priority_known: i8,
+    /// The highest priority that all others get, -9 to 9. 0.
+    pub priority_others: i8,
+    /// Whether a time limit of delivery is offered (DELIVERBY, RFC 2852). true.
+    pub deliver_by: bool,
+    /// The fewest seconds of a time limit after which a message is to be returned. 60; 0 is no minimum.
+    pub deliver_by_min: u32,
+}
+
+impl Default for TermsConfig {
+    fn default() -> Self {
+        Self {
+            future_release: 2_592_000,
+            priority: true,
+            priority_policy: String::new(),
+            priority_known: 9,
+            priority_others: 0,
+            deliver_by: true,
+            deliver_by_min: 60,
+        }
+    }
+}
+
+impl TermsConfig {
+    /// What is wrong with it.
+    pub(crate) fn fault(&self) -> Option<String> {
+        // RFC 4865 4: nine digits
+        if self.future_release > 999_999_999 {
+            return Some("future_release has at most nine digits".to_owned());
+        }
+        let policy = &self.priority_policy;
+        let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        // RFC 6710 6: priority-policy-name
+        if policy.len() > 20 || !policy.bytes().all(letter) {
+            return Some(format!("priority_policy {policy:?} is no name of a policy"));
+        }
+        for (name, value) in [
+            ("priority_known", self.priority_known),
+            ("priority_others", self.priority_others),
+        ] {
+            if !(-9..=9).contains(&value) {
+                return Some(format!("{name} is from -9 to 9"));
+            }
+        }
+        // RFC 2852 3: nine digits
+        (self.deliver_by_min > 999_999_999)
+            .then(|| "deliver_by_min has at most nine digits".to_owned())
+    }
+}
+
 /// Where smtpd listens, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +261,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[smtpd.timeouts]`
     pub timeouts: Timeouts,
+    /// `[smtpd.terms]`
+    pub terms: TermsConfig,
 }
 
 impl Default for Config {
@@ -238,6 +302,7 @@ impl Default for Config {
             checks: ChecksConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            terms: TermsConfig::default(),
         }
     }
 }

@@ -19,8 +19,9 @@
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
 //! codes), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531
-//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS); the PROXY protocol, versions 1 and 2; 7208 (SPF), 6376, 8301 and 8463 (DKIM),
-//! 7489 and 9989 (DMARC), 8617 (ARC), 8601 (Authentication-Results), 7372 (codes for them).
+//! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS), 4865 (FUTURERELEASE), 6710 (MT-PRIORITY), 2852 (DELIVERBY); the PROXY
+//! protocol, versions 1 and 2; 7208 (SPF), 6376, 8301 and 8463 (DKIM), 7489 and 9989 (DMARC), 8617 (ARC), 8601
+//! (Authentication-Results), 7372 (codes for them).
 //!
 //! RECOVERY: sessions end with the process. What was not acknowledged is the client's to send again; a commit whose answer was
 //! lost is made again under the same id, and queued takes it once.
@@ -42,7 +43,7 @@ pub use checks::{
     Action, ChecksConfig, DmarcAction, Opinion, Preset, Question, Rule, Temporary, opinion,
 };
 pub use config::{
-    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, Timeouts, TlsMode,
+    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, TermsConfig, Timeouts, TlsMode,
 };
 
 use clients::Clients;
@@ -90,6 +91,9 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
             )));
         }
     }
+    if let Some(fault) = config.terms.fault() {
+        return Err(Failure::new(format!("smtpd.terms: {fault}")));
+    }
     let listen = config
         .listener
         .iter()
@@ -135,6 +139,7 @@ fn serving(
             mechanisms: config.mechanisms.clone(),
             authserv_id,
             checks,
+            terms: config.terms.clone(),
         },
         clients,
         confirmed: recipients::ConfirmedRecipients::default(),

@@ -22,6 +22,8 @@ pub struct Received<'a> {
     pub id: QueueId,
     /// The recipient, if there is only one: more would tell them of each other.
     pub recipient: Option<&'a Address>,
+    /// The priority that was granted, if one was asked for.
+    pub priority: Option<i8>,
     /// Seconds since 1970.
     pub at: u64,
 }
@@ -89,6 +91,10 @@ impl Received<'_> {
         let _ = write!(out, " id {}", self.id);
         if let Some(recipient) = self.recipient {
             let _ = write!(out, "\r\n\tfor <{recipient}>");
+        }
+        if let Some(priority) = self.priority {
+            // RFC 6710 4.1, 8: an additional clause of Received
+            let _ = write!(out, "\r\n\tPRIORITY {priority}");
         }
         out.push_str(";\r\n\t");
         push_date(out, self.at);
@@ -195,6 +201,7 @@ mod tests {
             },
             id: QueueId(1),
             recipient: Some(&recipient),
+            priority: Some(-3),
             at: 0,
         };
         let mut out = String::new();
@@ -204,13 +211,15 @@ mod tests {
             "Received: from client.example ([192.0.2.1])\r\n\
              \t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n\
              \tby mx.example.org (Posthouse) with ESMTPSA id 0000000000001\r\n\
-             \tfor <jane@example.org>;\r\n\
+             \tfor <jane@example.org>\r\n\
+             \tPRIORITY -3;\r\n\
              \tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
         field.helo = "evil)\r\nX: (";
         field.client = Some("::ffff:192.0.2.1".parse().unwrap());
         field.tls = None;
         field.recipient = None;
+        field.priority = None;
         out.clear();
         field.write(&mut out);
         assert!(out.starts_with("Received: from evil???X:?? ([192.0.2.1])\r\n\tby"));

@@ -2,7 +2,7 @@
 
 use crate::operation;
 use serde::{Deserialize, Serialize};
-use types::{Address, Body, Envelope, Grant, Octets, QueueId, Recipient, Status, TraceId};
+use types::{Address, Body, Envelope, Grant, Octets, QueueId, Recipient, Status, Terms, TraceId};
 
 /// Reserves queue ids, so that a listener can write one into Received before it commits. Unused ones are just gaps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,6 +132,8 @@ pub struct QueueEntry {
     pub recipients: Vec<QueueRecipient>,
     /// How many are not yet done.
     pub pending: u32,
+    /// When, how urgently and how long it is to be tried.
+    pub terms: Terms,
 }
 
 /// A recipient that waits.
@@ -189,6 +191,8 @@ operation!(QueueHold = 13, idempotent -> u64);
 pub struct QueueRelease {
     /// Which.
     pub filter: QueueFilter,
+    /// Also those that their senders wanted to be held until later (RFC 4865).
+    pub early: bool,
 }
 operation!(QueueRelease = 14, idempotent -> u64);
 
@@ -211,6 +215,31 @@ pub struct QueueReroute {
     pub route: Option<String>,
 }
 operation!(QueueReroute = 16, idempotent -> u64);
+
+/// Which rules decide what of a message. The first 50 domains of its recipients that are not done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueExplain {
+    /// Its id.
+    pub id: QueueId,
+}
+operation!(QueueExplain = 18, idempotent -> Vec<Explained>);
+
+/// What holds for the recipients of a message in one domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The domain.
+    pub domain: String,
+    /// How many of those that are shown.
+    pub recipients: u32,
+    /// The queue in which they stand: `local`, the domain, or the domain and the rule.
+    pub destination: String,
+    /// The rule that decides; `None`: none does.
+    pub rule: Option<String>,
+    /// The rules before it, and what of the message did not meet their conditions.
+    pub passed_over: Vec<(String, String)>,
+    /// Settings by name, as they hold.
+    pub settings: Vec<(String, String)>,
+}
 
 /// Figures of the queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,7 +2,8 @@
 
 use crate::operation;
 use serde::{Deserialize, Serialize};
-use types::{Address, Body, BodyType, Notify, Octets, Outcome, QueueId, Ret, TraceId};
+use std::net::IpAddr;
+use types::{Address, Body, BodyType, Notify, Octets, Outcome, QueueId, Ret, Terms, TraceId};
 
 /// Makes one attempt at one destination. Not idempotent by nature: SMTP itself may double a message whose final reply is
 /// lost (RFC 1047), so queued repeats it only by its schedule.
@@ -36,8 +37,48 @@ pub struct Relay {
     pub prefix: Octets,
     /// Inline or attached.
     pub body: Body,
+    /// MAIL's MT-PRIORITY and BY.
+    pub terms: Terms,
+    /// What a rule of the queue wants.
+    pub manner: Manner,
 }
 operation!(Relay = 1, once -> Relayed);
+
+/// How a message leaves, where a rule of the queue wants it otherwise than relayd's configuration has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Manner {
+    /// The source address, for targets of its family.
+    pub source: Option<IpAddr>,
+    /// The name in EHLO.
+    pub hello: Option<String>,
+    /// How TLS is used.
+    pub tls: Option<TlsDemand>,
+}
+
+/// How TLS is used towards the next host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsDemand {
+    /// Not at all.
+    None,
+    /// Where it is offered; in the clear otherwise.
+    Opportunistic,
+    /// TLS or nothing.
+    Required,
+    /// TLS with a valid certificate or nothing.
+    Verified,
+}
+
+impl std::fmt::Display for TlsDemand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Opportunistic => "opportunistic",
+            Self::Required => "required",
+            Self::Verified => "verified",
+        })
+    }
+}
 
 impl Relay {
     /// RFC 5321 4.5.3.1.8: a server takes at least 100.
@@ -68,4 +109,6 @@ pub struct Relayed {
     pub host: Option<String>,
     /// Whether the destination as a whole failed (no connection, no DNS answer, 421): its concurrency shrinks.
     pub destination_down: bool,
+    /// Whether the host took over the time limit (it offered DELIVERBY, RFC 2852).
+    pub by_passed: bool,
 }

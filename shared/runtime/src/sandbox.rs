@@ -54,6 +54,11 @@ fn asks(allowed: &Allowed) -> bool {
     allowed.network == Network::ListenDns && !allowed.dns_ports.is_empty()
 }
 
+/// Who only connects may do so from an address of its choice: it binds without a port, and never listens (see [`denied`]).
+fn only_connects(allowed: &Allowed) -> bool {
+    matches!(allowed.network, Network::Connect)
+}
+
 fn files(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
     let failed = |error: landlock::RulesetError| Failure::new(format!("landlock: {error}"));
     let abi = ABI::V6;
@@ -99,6 +104,11 @@ fn files(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
                 .add_rule(NetPort::new(*port, AccessNet::ConnectTcp))
                 .map_err(failed)?;
         }
+    }
+    if only_connects(allowed) {
+        ruleset = ruleset
+            .add_rule(NetPort::new(0, AccessNet::BindTcp))
+            .map_err(failed)?;
     }
     let status = ruleset.restrict_self().map_err(failed)?;
     let tcp = if connects(allowed) {
@@ -236,8 +246,12 @@ enum Sockets {
     Network,
 }
 
-fn denied(sockets: Sockets) -> Result<Rules, Failure> {
+fn denied(sockets: Sockets, only_connects: bool) -> Result<Rules, Failure> {
     let mut rules: Rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    if only_connects {
+        // The socket of its calls listens already.
+        rules.insert(libc::SYS_listen, Vec::new());
+    }
     for namespace in NAMESPACES.map(bits) {
         let rule = when(0, SeccompCmpOp::MaskedEq(namespace), namespace)?;
         rules.entry(libc::SYS_clone).or_default().push(rule);
@@ -299,7 +313,7 @@ fn calls(allowed: &Allowed, facts: &mut Vec<String>) -> Result<(), Failure> {
     };
     // clone3 hides its flags from filters; told that there is none, the C library uses clone.
     let hidden = filter(Rules::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
-    let program = filter(denied(sockets)?, libc::EPERM)?;
+    let program = filter(denied(sockets, only_connects(allowed))?, libc::EPERM)?;
     match seccompiler::apply_filter(&hidden).and_then(|()| seccompiler::apply_filter(&program)) {
         Ok(()) => {
             let network = match sockets {

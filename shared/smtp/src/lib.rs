@@ -22,5 +22,5 @@ pub mod xtext;
 pub use command::{Command, CommandError, Mail, Rcpt};
 pub use data::{DataDecoder, DataProgress, LineEndings, Newlines, has_eight_bit, has_nul};
 pub use line::{Line, LineLimits, LineReader};
-pub use parameters::{MailParameters, RcptParameters};
+pub use parameters::{By, Hold, MailParameters, RcptParameters};
 pub use path::{ForwardPath, PathError, ReversePath};

@@ -1,7 +1,7 @@
 //! The parameters of MAIL and RCPT (RFC 5321 4.1.2, esmtp-param).
 
 use crate::{CommandError, xtext};
-use types::{Address, BodyType, Notify, Ret};
+use types::{Address, BodyType, ByMode, Notify, Ret, moment};
 
 /// What MAIL says behind the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +20,34 @@ pub struct MailParameters {
     pub auth: Option<Option<Address>>,
     /// REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// HOLDFOR or HOLDUNTIL (RFC 4865).
+    pub hold: Option<Hold>,
+    /// MT-PRIORITY (RFC 6710), -9 to 9.
+    pub priority: Option<i8>,
+    /// BY (RFC 2852).
+    pub by: Option<By>,
     /// Any parameter at all was given: not allowed after HELO.
     pub any: bool,
+}
+
+/// How long a message is to be held (RFC 4865 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// HOLDFOR: seconds, 1 to 999,999,999.
+    For(u32),
+    /// HOLDUNTIL: seconds since 1970.
+    Until(u64),
+}
+
+/// By when a message is to be delivered (RFC 2852 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// Seconds from now, -999,999,999 to 999,999,999; with [`ByMode::Return`] at least 1.
+    pub seconds: i64,
+    /// What happens then.
+    pub mode: ByMode,
+    /// by-trace.
+    pub trace: bool,
 }
 
 /// What RCPT says behind the path.
@@ -87,6 +113,11 @@ impl MailParameters {
                 "ENVID" => once(&mut read.envid, envid(value)?, "ENVID")?,
                 "AUTH" => once(&mut read.auth, auth(value)?, "AUTH")?,
                 "REQUIRETLS" => flag(&mut read.require_tls, value, "REQUIRETLS")?,
+                // RFC 4865 4: one of both, once
+                "HOLDFOR" => once(&mut read.hold, hold_for(value)?, "HOLDFOR")?,
+                "HOLDUNTIL" => once(&mut read.hold, hold_until(value)?, "HOLDUNTIL")?,
+                "MT-PRIORITY" => once(&mut read.priority, priority(value)?, "MT-PRIORITY")?,
+                "BY" => once(&mut read.by, by(value)?, "BY")?,
                 _ => return Err(CommandError::UnknownParameter),
             }
         }
@@ -155,6 +186,70 @@ fn auth(value: Option<&str>) -> Result<Option<Address>, CommandError> {
     plain.parse().map(Some).map_err(|_| fault)
 }
 
+/// One to nine digits.
+fn nine_digits(text: &str) -> Option<u32> {
+    let sound = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    sound.then(|| text.parse().ok())?
+}
+
+fn hold_for(value: Option<&str>) -> Result<Hold, CommandError> {
+    // RFC 4865 4: future-release-integer, 1 to 999999999
+    value
+        .and_then(nine_digits)
+        .filter(|seconds| *seconds > 0)
+        .map(Hold::For)
+        .ok_or(CommandError::Parameter("HOLDFOR"))
+}
+
+fn hold_until(value: Option<&str>) -> Result<Hold, CommandError> {
+    // RFC 4865 4, erratum 2040: date-time of RFC 3339
+    value
+        .and_then(moment::parse_date_time)
+        .map(Hold::Until)
+        .ok_or(CommandError::Parameter("HOLDUNTIL"))
+}
+
+fn priority(value: Option<&str>) -> Result<i8, CommandError> {
+    let fault = CommandError::Parameter("MT-PRIORITY");
+    // RFC 6710 6: priority-value, -9 to 9 without a plus
+    let (negative, digit) = match value.ok_or(fault.clone())?.as_bytes() {
+        [digit @ b'0'..=b'9'] => (false, digit),
+        [b'-', digit @ b'1'..=b'9'] => (true, digit),
+        _ => return Err(fault),
+    };
+    let value = i8::try_from(digit - b'0').map_err(|_| fault)?;
+    Ok(if negative { -value } else { value })
+}
+
+fn by(value: Option<&str>) -> Result<By, CommandError> {
+    let fault = CommandError::Parameter("BY");
+    let value = value.ok_or(fault.clone())?;
+    let (time, mode) = value.split_once(';').ok_or(fault.clone())?;
+    // RFC 2852 4: by-time is a sign and one to nine digits
+    let (negative, digits) = match time.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, time.strip_prefix('+').unwrap_or(time)),
+    };
+    let seconds = i64::from(nine_digits(digits).ok_or(fault.clone())?);
+    let seconds = if negative { -seconds } else { seconds };
+    let (mode, trace) = match mode.to_ascii_uppercase().as_str() {
+        "N" => (ByMode::Notify, false),
+        "NT" => (ByMode::Notify, true),
+        "R" => (ByMode::Return, false),
+        "RT" => (ByMode::Return, true),
+        _ => return Err(fault),
+    };
+    // RFC 2852 4: what is to be returned must have some time
+    if mode == ByMode::Return && seconds <= 0 {
+        return Err(fault);
+    }
+    Ok(By {
+        seconds,
+        mode,
+        trace,
+    })
+}
+
 fn notify(value: Option<&str>) -> Result<Notify, CommandError> {
     let fault = CommandError::Parameter("NOTIFY");
     let mut wish = Notify {
@@ -220,6 +315,26 @@ mod tests {
             ("FOO=1", UnknownParameter),
             ("=1", ParameterSyntax),
             ("ENVID=a=b", Parameter("ENVID")),
+            ("HOLDFOR=0", Parameter("HOLDFOR")),
+            ("HOLDFOR=1000000000", Parameter("HOLDFOR")),
+            ("HOLDFOR=-1", Parameter("HOLDFOR")),
+            ("HOLDFOR", Parameter("HOLDFOR")),
+            ("HOLDUNTIL=tomorrow", Parameter("HOLDUNTIL")),
+            (
+                "HOLDFOR=1 HOLDUNTIL=2030-01-01T00:00:00Z",
+                Duplicate("HOLDUNTIL"),
+            ),
+            ("MT-PRIORITY=10", Parameter("MT-PRIORITY")),
+            ("MT-PRIORITY=+1", Parameter("MT-PRIORITY")),
+            ("MT-PRIORITY=-0", Parameter("MT-PRIORITY")),
+            ("MT-PRIORITY", Parameter("MT-PRIORITY")),
+            ("BY=60", Parameter("BY")),
+            ("BY=0;R", Parameter("BY")),
+            ("BY=-1;R", Parameter("BY")),
+            ("BY=1;X", Parameter("BY")),
+            ("BY=1;TN", Parameter("BY")),
+            ("BY=1234567890;N", Parameter("BY")),
+            ("BY=;N", Parameter("BY")),
         ] {
             assert_eq!(MailParameters::read(text).unwrap_err(), error, "{text}");
         }
@@ -231,6 +346,22 @@ mod tests {
         ] {
             assert_eq!(RcptParameters::read(text).unwrap_err(), error, "{text}");
         }
+    }
+
+    #[test]
+    fn when_and_how_urgently() {
+        let read = MailParameters::read("holdfor=3600 mt-priority=-4 by=+120;nt").unwrap();
+        assert_eq!(read.hold, Some(Hold::For(3600)));
+        assert_eq!(read.priority, Some(-4));
+        let by = read.by.unwrap();
+        assert_eq!((by.seconds, by.mode, by.trace), (120, ByMode::Notify, true));
+        let read = MailParameters::read("HOLDUNTIL=2026-09-21T14:13:20Z BY=-5;N MT-PRIORITY=9");
+        let read = read.unwrap();
+        assert_eq!(read.hold, Some(Hold::Until(1_790_000_000)));
+        assert_eq!(read.by.map(|by| by.seconds), Some(-5));
+        assert_eq!(read.priority, Some(9));
+        let by = MailParameters::read("BY=999999999;R").unwrap().by.unwrap();
+        assert_eq!((by.seconds, by.mode), (999_999_999, ByMode::Return));
     }
 
     #[test]

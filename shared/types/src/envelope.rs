@@ -20,6 +20,74 @@ pub struct Envelope {
     pub require_tls: bool,
     /// In the order of RCPT; an index into this list names a recipient everywhere. At most 65535.
     pub recipients: Vec<Recipient>,
+    /// When, how urgently and how long it is to be tried.
+    pub terms: Terms,
+}
+
+/// What the sender asked for besides delivery: later, sooner than others, or not too late. `Default` asks for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Not to be tried before (RFC 4865).
+    pub release: Option<Release>,
+    /// The priority as it was granted, -9 to 9; `None` if none was asked for (RFC 6710), which counts as 0.
+    pub priority: Option<i8>,
+    /// By when it is to be delivered (RFC 2852).
+    pub by: Option<DeliverBy>,
+}
+
+/// When a message is released for delivery (RFC 4865 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// The seconds of HOLDFOR; `None` if HOLDUNTIL was said.
+    pub interval: Option<u32>,
+}
+
+/// By when a message is to be delivered, and what happens if it is not (RFC 2852 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliverBy {
+    /// Seconds since 1970.
+    pub deadline: u64,
+    /// What happens then.
+    pub mode: ByMode,
+    /// Whether each hand-over to a host that knows DELIVERBY is reported, too.
+    pub trace: bool,
+}
+
+/// RFC 2852 4, by-mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ByMode {
+    /// The sender is told of the delay, and delivery goes on.
+    Notify,
+    /// It is returned to the sender.
+    Return,
+}
+
+impl Terms {
+    /// When it is released, in seconds since 1970; 0 if it was never held.
+    pub fn released(&self) -> u64 {
+        self.release.map_or(0, |release| release.at)
+    }
+
+    /// The priority that counts, -9 to 9.
+    pub fn effective_priority(&self) -> i8 {
+        self.priority.unwrap_or(0)
+    }
+
+    /// When it is to be returned if it is not delivered.
+    pub fn return_at(&self) -> Option<u64> {
+        self.by
+            .filter(|by| by.mode == ByMode::Return)
+            .map(|by| by.deadline)
+    }
+
+    /// When the sender is to be told if it is not delivered.
+    pub fn notify_at(&self) -> Option<u64> {
+        self.by
+            .filter(|by| by.mode == ByMode::Notify)
+            .map(|by| by.deadline)
+    }
 }
 
 /// One RCPT.
@@ -76,6 +144,13 @@ pub struct Notify {
     pub delay: bool,
     /// Whether NOTIFY was given; it is passed on only then. All three false and this true is NEVER.
     pub explicit: bool,
+}
+
+impl Notify {
+    /// NEVER: nothing is reported at all.
+    pub fn is_never(self) -> bool {
+        self.explicit && !self.success && !self.failure && !self.delay
+    }
 }
 
 impl Default for Notify {

@@ -10,6 +10,7 @@ mod body;
 mod envelope;
 mod grant;
 mod id;
+pub mod moment;
 mod network;
 mod role;
 mod status;
@@ -17,7 +18,9 @@ mod suspicion;
 
 pub use address::{Address, AddressError};
 pub use body::{Body, Octets};
-pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
+pub use envelope::{
+    BodyType, ByMode, DeliverBy, Envelope, Notify, Recipient, Release, Ret, Route, Terms,
+};
 pub use grant::{Grant, Membership, Rights};
 pub use id::{
     AccountId, BlobId, ContentId, EmailId, MailboxId, ModSeq, QueueId, RequestId, ThreadId,

@@ -48,6 +48,21 @@ fn sections(document: &Document) -> Result<(), runtime::Failure> {
         .section::<zone::Config>("dns")?
         .validate()
         .map_err(runtime::Failure::new)?;
+    let relayd: relayd::Config = document.section("relayd")?;
+    let smtpd: smtpd::Config = document.section("smtpd")?;
+    let routes: Vec<String> = relayd
+        .route
+        .iter()
+        .map(relayd::RouteConfig::effective_name)
+        .collect();
+    // What the operator's own tool sends comes from no listener.
+    let listeners: Vec<String> = smtpd
+        .listener
+        .iter()
+        .map(|listener| listener.name.clone())
+        .chain(["local".to_owned()])
+        .collect();
+    queued::check_rules(&document.section("queued")?, &routes, &listeners)?;
     document.only(&known)
 }
 

@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use crate::output::{self, bytes, span};
 use crate::time;
 use ipc::api::queued::{
-    QueueEntry, QueueFilter, QueueHold, QueueList, QueueRecipient, QueueRelease, QueueRemove,
-    QueueReroute, QueueRetry, QueueShow, QueueStats,
+    QueueEntry, QueueExplain, QueueFilter, QueueHold, QueueList, QueueRecipient, QueueRelease,
+    QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats,
 };
 use serde_json::{Value, json};
 use types::Role::Queued;
@@ -43,12 +43,12 @@ pub(crate) async fn run(suite: &Suite, command: Queue) -> Result<(), Failure> {
                 suite.call(Queued, &QueueHold { filter }).await?,
             )
         }
-        Queue::Release(filter) => {
+        Queue::Release { filter, early } => {
             let filter = chosen(&filter)?;
             concerned(
                 suite,
                 "released",
-                suite.call(Queued, &QueueRelease { filter }).await?,
+                suite.call(Queued, &QueueRelease { filter, early }).await?,
             )
         }
         Queue::Remove { filter, bounce } => {
@@ -67,6 +67,7 @@ pub(crate) async fn run(suite: &Suite, command: Queue) -> Result<(), Failure> {
                 suite.call(Queued, &QueueReroute { filter, route }).await?,
             )
         }
+        Queue::Explain { id } => explain(suite, &id).await,
         Queue::Stats => stats(suite).await,
     }
 }
@@ -119,6 +120,9 @@ async fn show(suite: &Suite, id: &str) -> Result<(), Failure> {
         ("state", "state"),
         ("origin", "origin"),
         ("sender", "sender"),
+        ("release", "held until"),
+        ("priority", "priority"),
+        ("by", "deliver by"),
     ];
     output::one(false, &columns, &value);
     output::say("");
@@ -140,6 +144,49 @@ async fn show(suite: &Suite, id: &str) -> Result<(), Failure> {
                 .map(|c| if c.is_control() && c != '\t' { '?' } else { c })
                 .collect::<String>(),
         );
+    }
+    Ok(())
+}
+
+async fn explain(suite: &Suite, id: &str) -> Result<(), Failure> {
+    let id = id
+        .parse()
+        .map_err(|error| Failure::new(format!("{id} is no queue id: {error}")))?;
+    let explained = suite.call(Queued, &QueueExplain { id }).await?;
+    let value: Vec<Value> = explained
+        .iter()
+        .map(|one| {
+            json!({
+                "domain": one.domain,
+                "recipients": one.recipients,
+                "destination": one.destination,
+                "rule": one.rule,
+                "passed_over": one.passed_over.iter().map(|(rule, why)| {
+                    json!({ "rule": rule, "because_of": why })
+                }).collect::<Vec<_>>(),
+                "settings": one.settings.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            })
+        })
+        .collect();
+    if suite.json {
+        output::print(&json!(value));
+        return Ok(());
+    }
+    for one in explained {
+        output::say(&format!(
+            "{} ({} recipients) is in the queue {}",
+            one.domain, one.recipients, one.destination
+        ));
+        for (rule, why) in one.passed_over {
+            output::say(&format!("  rule {rule} does not mean it: {why}"));
+        }
+        output::say(&match one.rule {
+            Some(rule) => format!("  rule {rule} decides:"),
+            None => "  no rule decides:".to_owned(),
+        });
+        for (name, setting) in one.settings {
+            output::say(&format!("    {name} = {setting}"));
+        }
     }
     Ok(())
 }
@@ -239,6 +286,10 @@ fn row(entry: &QueueEntry) -> Value {
         .map(|r| r.attempts)
         .max()
         .unwrap_or(0);
+    let scheduled = entry
+        .terms
+        .release
+        .filter(|release| release.at > time::now());
     json!({
         "id": entry.id.to_string(),
         "trace": entry.trace.to_string(),
@@ -249,9 +300,16 @@ fn row(entry: &QueueEntry) -> Value {
         "sender": entry.sender.as_ref().map_or("<>".to_owned(), ToString::to_string),
         "state": match (entry.held, attempts) {
             (true, _) => "held",
+            (false, 0) if scheduled.is_some() => "scheduled",
             (false, 0) => "new",
             (false, _) => "waiting",
         },
+        "release": scheduled.map(|release| time::utc(release.at)),
+        "priority": entry.terms.priority,
+        "by": entry.terms.by.map(|by| format!("{}, then it is {}", time::utc(by.deadline), match by.mode {
+            types::ByMode::Notify => "reported late",
+            types::ByMode::Return => "returned",
+        })),
         "held": entry.held,
         "pending": entry.pending,
         "to": to,

@@ -9,7 +9,9 @@ use ipc::api::authd::{Resolution, ResolveRecipient};
 use ipc::api::queued::{Commit, OpenSpool, Origin, ReserveIds, Right};
 use serde_json::json;
 use std::io::{Read, Write};
-use types::{Address, Body, BodyType, Envelope, Notify, Octets, QueueId, Recipient, Role, Route};
+use types::{
+    Address, Body, BodyType, Envelope, Notify, Octets, QueueId, Recipient, Role, Route, Terms,
+};
 
 pub(crate) async fn run(suite: &Suite, options: Send) -> Result<(), Failure> {
     let mut to = options
@@ -119,6 +121,7 @@ pub(crate) async fn submit(
             },
             smtputf8,
             require_tls: false,
+            terms: Terms::default(),
             recipients,
         },
         prefix: Octets::default(),

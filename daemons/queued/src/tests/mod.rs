@@ -10,6 +10,7 @@ mod deferred;
 mod flow;
 mod operator;
 mod tables;
+mod terms;
 
 use crate::config::Config;
 use crate::core::Core;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use types::{
     Address, Body, BodyType, Enhanced, Envelope, Grant, Notify, Outcome, QueueId, Recipient, Role,
-    Route, Status, TraceId,
+    Route, Status, Terms, TraceId,
 };
 
 /// A message that a fake took.
@@ -40,6 +41,8 @@ pub(super) struct Taken {
     pub(super) text: String,
     pub(super) signed: bool,
     pub(super) route: Option<String>,
+    /// With a time limit.
+    pub(super) by: bool,
 }
 
 /// deliverd, relayd and keyd.
@@ -54,6 +57,7 @@ pub(super) struct Fakes {
     pub(super) attempts: AtomicUsize,
     pub(super) down: AtomicBool,
     pub(super) dsn_passed: AtomicBool,
+    pub(super) by_passed: AtomicBool,
     pub(super) away: AtomicBool,
     pub(super) verified: AtomicUsize,
 }
@@ -156,6 +160,7 @@ impl Peers for Fakes {
                     text: text.clone(),
                     signed: false,
                     route: None,
+                    by: false,
                 });
             }
             delivered.outcomes.push((recipient.index, outcome));
@@ -171,6 +176,7 @@ impl Peers for Fakes {
             dsn_passed: self.dsn_passed.load(SeqCst),
             host: Some("mx.example.net".to_owned()),
             destination_down: self.down.load(SeqCst),
+            by_passed: self.by_passed.load(SeqCst),
         };
         for recipient in &call.recipients {
             assert_eq!(recipient.address.domain(), call.domain);
@@ -192,6 +198,7 @@ impl Peers for Fakes {
                     text: text.clone(),
                     signed: call.sign,
                     route: call.route.clone(),
+                    by: call.terms.by.is_some(),
                 });
             }
             relayed.outcomes.push((recipient.index, outcome));
@@ -269,6 +276,7 @@ pub(super) fn mail(core: &Core, from: &str, to: &[&str], right: Right) -> Commit
             body: BodyType::SevenBit,
             smtputf8: false,
             require_tls: false,
+            terms: Terms::default(),
             recipients: recipients.collect(),
         },
         prefix: b"Received: by the test\r\n".to_vec().into(),

@@ -50,7 +50,12 @@ async fn holding_lasts_over_a_restart() {
     let listed = core.list(&held, None, 10).await.unwrap();
     assert_eq!((listed.len(), listed[0].id, listed[0].held), (1, one, true));
     assert_eq!(core.figures().await.unwrap().held, 1);
-    assert_eq!(core.act(&held, Action::Release).await.unwrap(), 1);
+    assert_eq!(
+        core.act(&held, Action::Release { early: false })
+            .await
+            .unwrap(),
+        1
+    );
     until("the held one", async || fakes.relayed().len() == 2).await;
     empty(&core).await;
 }
@@ -147,6 +152,11 @@ async fn what_is_under_way_can_be_held() {
     fakes.away.store(false, SeqCst);
     let listed = core.list(&QueueFilter::default(), None, 10).await.unwrap();
     assert!(listed[0].held);
-    assert_eq!(core.act(&ids(&[id]), Action::Release).await.unwrap(), 1);
+    assert_eq!(
+        core.act(&ids(&[id]), Action::Release { early: false })
+            .await
+            .unwrap(),
+        1
+    );
     until("delivery", async || fakes.local().len() == 1).await;
 }

@@ -25,11 +25,13 @@ fn head(sender: &str, recipients: &[&str]) -> Head {
             body: BodyType::SevenBit,
             smtputf8: false,
             require_tls: false,
+            terms: Terms::default(),
             recipients: recipients.collect(),
         },
         prefix_len: 2,
         body_len: 4,
         spooled: false,
+        listener: String::new(),
     }
 }
 
@@ -44,6 +46,8 @@ fn waiting(index: u16, destination: &str, due: u64) -> Waiting {
         expires: 1000,
         attempts: 1,
         last: Some(status(451, Enhanced(4, 0, 0))),
+        priority: 0,
+        not_before: 0,
     }
 }
 
@@ -165,7 +169,7 @@ async fn all_databases_agree() {
                 .all(|(_, _, list)| list.len() == 1 && list[0].destination == "example.com")
         );
         for (id, _, _) in &needy {
-            table.warned(*id, &[1]).await.unwrap();
+            table.warned(*id, &[1], 1000).await.unwrap();
         }
         assert!(
             table
@@ -214,7 +218,7 @@ async fn all_databases_agree() {
         assert_eq!((count.len(), gone.len(), next), (4, 0, None));
         assert_eq!(table.figures().await.unwrap().held, 4);
         table
-            .act(&all, &Action::Release, QueueId(0), 800)
+            .act(&all, &Action::Release { early: false }, QueueId(0), 800)
             .await
             .unwrap();
         table
@@ -274,5 +278,67 @@ async fn all_databases_agree() {
             "cleaned up"
         );
         assert_ne!(LOCAL, "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_highest_priority_goes_first() {
+    for database in sql::testing::databases().await.unwrap() {
+        let table = Table::new(database.url.clone(), "one".to_owned());
+        let urgent = |id, priority, due| {
+            let waiting = Waiting {
+                priority,
+                ..waiting(0, "example.net", due)
+            };
+            parked(id, vec![waiting])
+        };
+        // The most urgent one is not due yet, the next came last.
+        let changes = [
+            urgent(1, 0, 10),
+            urgent(2, -3, 5),
+            urgent(3, 0, 9),
+            urgent(4, 9, 100),
+            urgent(5, 4, 20),
+        ];
+        table.change(&changes).await.unwrap();
+        let due = crate::table::Due {
+            name: "example.net".to_owned(),
+            failures: 0,
+        };
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            let leased = table.lease(&due, 50, 3000, 1).await.unwrap();
+            order.extend(leased.iter().map(|(id, _, _)| id.0));
+        }
+        assert_eq!(order, [5, 3, 1, 2], "{}", database.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retrying_does_not_release_what_is_held_for_later() {
+    for database in sql::testing::databases().await.unwrap() {
+        let table = Table::new(database.url.clone(), "one".to_owned());
+        let held = Waiting {
+            not_before: 900,
+            ..waiting(0, "example.net", 900)
+        };
+        table.change(&[parked(1, vec![held])]).await.unwrap();
+        let all = QueueFilter::default();
+        let due = async || {
+            let listed = table.list(&all, QueueId(0), 10).await.unwrap();
+            listed[0].waiting[0].due
+        };
+        for action in [
+            Action::Retry,
+            Action::Reroute(None),
+            Action::Hold,
+            Action::Release { early: false },
+        ] {
+            table.act(&all, &action, QueueId(0), 500).await.unwrap();
+            assert_eq!(due().await, 900, "{action:?} {}", database.name);
+        }
+        let early = Action::Release { early: true };
+        table.act(&all, &early, QueueId(0), 500).await.unwrap();
+        assert_eq!(due().await, 500, "{}", database.name);
     }
 }

@@ -67,6 +67,8 @@ async fn job(recipients: &[&str], body: &[u8]) -> Job {
         body_type: BodyType::SevenBit,
         smtputf8: false,
         require_tls: false,
+        terms: types::Terms::default(),
+        manner: ipc::api::relayd::Manner::default(),
         recipients: recipients.collect(),
         content: Content {
             head: b"Received: by us\r\n".to_vec(),

@@ -3,6 +3,7 @@
 use super::{End, Hello, Session, transaction::Transaction};
 use crate::backend::Backend;
 use crate::config::{ListenerRole, TlsMode};
+use crate::trace_header::now;
 use smtp::{Command, CommandError};
 use std::fmt::Write as _;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -131,6 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             text.push_str("\nREQUIRETLS");
         }
         let _ = write!(text, "\nLIMITS RCPTMAX={}", policy.limits.recipients);
+        self.offer_terms(&mut text, now());
         text
     }
 

@@ -348,6 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             }
         };
         let (remote, recipients) = (transaction.remote, transaction.recipients.len());
+        let (terms, priority_changed) = (transaction.terms, transaction.priority_changed);
         let sender = transaction
             .sender
             .as_ref()
@@ -371,6 +372,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Ok(()) => {
                 self.service.figures.octets.add(size);
                 tracing::info!(%trace, %id, client = %self.client(), sender, recipients, size, "accepted");
+                if priority_changed {
+                    // RFC 6710 7: X.3.6, the priority that counts first
+                    let priority = terms.effective_priority();
+                    let text = format!("{priority} is the priority of the message. Queued as {id}");
+                    return (250, Enhanced(2, 3, 6), text);
+                }
                 (250, Enhanced(2, 0, 0), format!("Queued as {id}"))
             }
             Err(fault) => {
@@ -515,6 +522,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             },
             id,
             recipient,
+            priority: transaction.terms.priority,
             at: now(),
         }
         .write(&mut prefix);

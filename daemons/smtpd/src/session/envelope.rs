@@ -25,7 +25,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             self.reply(code, Some(enhanced), text);
             return Ok(());
         }
-        let transaction = Transaction::new(mail);
+        let terms = match self.terms(&mail.parameters, now()) {
+            Ok(terms) => terms,
+            Err((code, enhanced, text)) => {
+                self.reply(code, Some(enhanced), text);
+                return Ok(());
+            }
+        };
+        let asked = mail.parameters.priority;
+        let transaction = Transaction::new(mail, terms);
         if let Some(login) = &self.login
             && let Some(sender) = &transaction.sender
         {
@@ -49,7 +57,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
         }
-        self.reply(250, Some(Enhanced(2, 1, 0)), "Sender OK");
+        match (asked, terms.priority) {
+            (Some(asked), Some(granted)) if asked != granted => {
+                // RFC 6710 7: X.3.6, the priority that counts first
+                let text = format!("{granted} is the priority that the message gets");
+                self.reply(250, Some(Enhanced(2, 3, 6)), &text);
+            }
+            (_, Some(granted)) => {
+                let text = format!("Sender OK, priority {granted}");
+                self.reply(250, Some(Enhanced(2, 1, 0)), &text);
+            }
+            _ => self.reply(250, Some(Enhanced(2, 1, 0)), "Sender OK"),
+        }
         self.begin(transaction);
         Ok(())
     }

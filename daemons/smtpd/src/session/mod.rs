@@ -7,6 +7,7 @@ mod data;
 mod envelope;
 mod input;
 mod spool;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -14,7 +15,7 @@ mod transaction;
 use crate::backend::Backend;
 use crate::checks::Checks;
 use crate::clients::{Clients, Seat};
-use crate::config::{Limits, LineEndingPolicy, ListenerRole, Timeouts, TlsMode};
+use crate::config::{Limits, LineEndingPolicy, ListenerRole, TermsConfig, Timeouts, TlsMode};
 use crate::figures::Figures;
 use crate::recipients::ConfirmedRecipients;
 use input::Input;
@@ -69,6 +70,8 @@ pub struct Policy {
     pub authserv_id: Arc<str>,
     /// What is done about senders that are not who they say; `None` if nothing is checked.
     pub checks: Option<Checks>,
+    /// What senders may ask for besides delivery.
+    pub terms: TermsConfig,
 }
 
 /// The listener through which the client came.

@@ -3,6 +3,7 @@
 
 mod limits;
 mod senders;
+mod terms;
 
 use super::*;
 use crate::checks::Evidence;
@@ -188,6 +189,7 @@ impl Client {
             mechanisms: config.mechanisms,
             authserv_id: "mx.example.org".into(),
             checks: None,
+            terms: config.terms,
         };
         policy.limits.unknown_delay_ms = 0;
         change(&mut policy);

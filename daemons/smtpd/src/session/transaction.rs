@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use smtp::{Mail, Rcpt};
-use types::{Address, BodyType, Envelope, Recipient, Ret, Route, TraceId};
+use types::{Address, BodyType, Envelope, Recipient, Ret, Route, Terms, TraceId};
 
 /// What MAIL and RCPT said, and the message as far as it came.
 pub(crate) struct Transaction {
@@ -14,6 +14,9 @@ pub(crate) struct Transaction {
     pub(crate) smtputf8: bool,
     pub(crate) require_tls: bool,
     pub(crate) declared: Option<u64>,
+    pub(crate) terms: Terms,
+    /// The priority that the client asked for is not the one that it got.
+    pub(crate) priority_changed: bool,
     pub(crate) recipients: Vec<Recipient>,
     /// RCPTs that were accepted, repeated ones included: LMTP answers each (RFC 2033 4.2).
     pub(crate) accepted: usize,
@@ -26,7 +29,7 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(mail: Mail) -> Self {
+    pub(crate) fn new(mail: Mail, terms: Terms) -> Self {
         let parameters = mail.parameters;
         Self {
             trace: TraceId(rand::random()),
@@ -37,6 +40,8 @@ impl Transaction {
             smtputf8: parameters.smtputf8,
             require_tls: parameters.require_tls,
             declared: parameters.size,
+            terms,
+            priority_changed: parameters.priority != terms.priority,
             recipients: Vec::new(),
             accepted: 0,
             remote: false,
@@ -71,6 +76,7 @@ impl Transaction {
             smtputf8: self.smtputf8,
             require_tls: self.require_tls,
             recipients: std::mem::take(&mut self.recipients),
+            terms: self.terms,
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct Capabilities {
     pub auth: Vec<String>,
     /// RFC 9422.
     pub limits: Limits,
+    /// RFC 6710.
+    pub priority: bool,
+    /// RFC 2852: DELIVERBY is offered, and the fewest seconds that it takes for mode R (0 if it did not say).
+    pub deliver_by: Option<u32>,
 }
 
 /// The server's limits for one connection (RFC 9422); `None` where it did not say.
@@ -86,6 +90,11 @@ impl Capabilities {
             "ENHANCEDSTATUSCODES" => self.enhanced_codes = true,
             "STARTTLS" => self.starttls = true,
             "REQUIRETLS" => self.require_tls = true,
+            "MT-PRIORITY" => self.priority = true,
+            "DELIVERBY" => {
+                // RFC 2852 3
+                self.deliver_by = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0));
+            }
             "AUTH" => self.mechanisms(words),
             "LIMITS" => self.limits(words),
             other => {
@@ -139,6 +148,8 @@ mod tests {
             "AUTH PLAIN login",
             "BINARYMIME",
             "LIMITS RCPTMAX=50 MAILMAX=0 X",
+            "MT-PRIORITY MIXER",
+            "DELIVERBY 240",
             "X-UNKNOWN",
             "",
         ];
@@ -157,5 +168,7 @@ mod tests {
         assert!(!offered.dsn && !offered.smtputf8 && !offered.require_tls);
         assert_eq!(offered.limits.rcpt_max, Some(50));
         assert_eq!(offered.limits.mail_max, None);
+        assert!(offered.priority);
+        assert_eq!(offered.deliver_by, Some(240));
     }
 }

@@ -1,11 +1,11 @@
 //! Commands, written into a buffer, so that several go in one packet (RFC 2920).
 
 use super::Capabilities;
-use crate::xtext;
+use crate::{By, xtext};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
-use types::{Address, BodyType, Notify, Ret};
+use types::{Address, BodyType, ByMode, Notify, Ret};
 
 /// MAIL, with what it may say. Parameters that the server does not offer are left out; whether the message may go there at
 /// all without them (8BITMIME, SMTPUTF8, REQUIRETLS) is for the caller to decide before.
@@ -25,6 +25,10 @@ pub struct MailFrom<'a> {
     pub envid: Option<&'a str>,
     /// RFC 8689.
     pub require_tls: bool,
+    /// RFC 6710.
+    pub priority: Option<i8>,
+    /// RFC 2852: what is left of the time.
+    pub by: Option<By>,
 }
 
 /// RCPT, with what it may say; the DSN parameters only where the server offers DSN.
@@ -101,6 +105,18 @@ pub fn mail(out: &mut Vec<u8>, mail: &MailFrom<'_>, offered: &Capabilities) {
     }
     if mail.require_tls && offered.require_tls {
         text.push_str(" REQUIRETLS");
+    }
+    if let Some(priority) = mail.priority.filter(|_| offered.priority) {
+        let _ = write!(text, " MT-PRIORITY={priority}");
+    }
+    if let Some(by) = mail.by.filter(|_| offered.deliver_by.is_some()) {
+        let mode = match by.mode {
+            ByMode::Notify => 'N',
+            ByMode::Return => 'R',
+        };
+        let trace = if by.trace { "T" } else { "" };
+        let seconds = by.seconds.clamp(-999_999_999, 999_999_999);
+        let _ = write!(text, " BY={seconds};{mode}{trace}");
     }
     line(out, &text);
 }
@@ -203,6 +219,8 @@ mod tests {
             binary: true,
             dsn: true,
             require_tls: true,
+            priority: true,
+            deliver_by: Some(0),
             ..Capabilities::default()
         }
     }
@@ -218,6 +236,12 @@ mod tests {
             ret: Some(Ret::Headers),
             envid: Some("a+b=c"),
             require_tls: true,
+            priority: Some(-3),
+            by: Some(By {
+                seconds: 90,
+                mode: ByMode::Return,
+                trace: true,
+            }),
         };
         let mut out = Vec::new();
         mail(&mut out, &from, &Capabilities::default());
@@ -226,13 +250,17 @@ mod tests {
         mail(&mut out, &from, &everything());
         assert_eq!(
             String::from_utf8_lossy(&out),
-            "MAIL FROM:<jane@example.org> SIZE=1234 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc REQUIRETLS\r\n"
+            "MAIL FROM:<jane@example.org> SIZE=1234 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc REQUIRETLS MT-PRIORITY=-3 BY=90;RT\r\n"
         );
         let Command::Mail(read) = Command::parse(out.strip_suffix(b"\r\n").unwrap()).unwrap()
         else {
             unreachable!()
         };
         assert_eq!(read.parameters.envid.as_deref(), Some("a+b=c"));
+        assert_eq!(
+            (read.parameters.priority, read.parameters.by),
+            (from.priority, from.by)
+        );
         assert_eq!(read.sender, Some(sender));
     }
 

@@ -1,0 +1,66 @@
+"""queued is killed with -9 while mail for later is submitted: all that was acknowledged is still held, and arrives once."""
+
+import contextlib
+import smtplib
+import threading
+
+import pytest
+
+from suite import message, wait_for
+
+COUNT = 40
+
+
+@pytest.fixture
+def suite(make_suite):
+    suite = make_suite()
+    suite.add_domain("example.test")
+    return suite
+
+
+def test_held_mail_survives_kills(suite):
+    user = suite.add_account("jane@example.test")
+    acknowledged = []
+
+    def submit():
+        number = 0
+        while number < COUNT:
+            try:
+                with suite.submission(user) as client:
+                    while number < COUNT:
+                        client.mail(user, ["HOLDFOR=86400", "MT-PRIORITY=3"])
+                        code, _ = client.rcpt(user)
+                        if code == 250:
+                            text = f"<held{number}@example.test>"
+                            code, _ = client.data(message(text, to=user, sender=user, subject=f"held {number}"))
+                            if code == 250:
+                                acknowledged.append(number)
+                                number += 1
+                                continue
+                        client.rset()
+            except (smtplib.SMTPException, OSError):
+                # The connection went; what had no answer is sent again, as a client does.
+                continue
+
+    sender = threading.Thread(target=submit)
+    sender.start()
+    kills = 0
+    while sender.is_alive() and kills < 6:
+        before = len(acknowledged)
+        wait_for(lambda: len(acknowledged) >= min(before + 5, COUNT) or not sender.is_alive(), "more of them", 60)
+        with contextlib.suppress(AssertionError):
+            kills += suite.kill("queued")
+    sender.join()
+    assert kills >= 3
+    suite.wait_up()
+    # One that was committed when its answer was lost may be there twice, once for each time that it was sent.
+    listed = wait_for(lambda: len(suite.queue()) >= COUNT and suite.queue(), "all of them")
+    assert {entry["state"] for entry in listed} == {"scheduled"}
+    assert all(entry["priority"] == 3 for entry in listed)
+    assert suite.messages(user) == []
+    suite.run("queue", "release", "--early", "--all")
+    suite.wait_queue_empty()
+    arrived = suite.messages(user)
+    subjects = {line for raw in arrived for line in raw.split(b"\r\n") if line.startswith(b"Subject: held ")}
+    assert len(subjects) == COUNT
+    assert len(arrived) == len(listed), "each message of the queue arrived once"
