@@ -50,7 +50,7 @@ pub struct Cli {
 pub enum Command {
     /// Run one daemon in the foreground, as its unit does.
     Run {
-        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d or sieved.
+        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d, sieved or certd.
         role: String,
     },
     /// Run all daemons in the foreground, without root, until Ctrl-C.
@@ -76,6 +76,9 @@ pub enum Command {
     /// DKIM keys.
     #[command(subcommand)]
     Dkim(Dkim),
+    /// TLS certificates.
+    #[command(subcommand)]
+    Certificate(Certificate),
     /// The DNS records that domains need.
     #[command(subcommand)]
     Dns(Dns),
@@ -381,6 +384,32 @@ pub enum Block {
     Remove {
         /// As listed.
         network: String,
+    },
+}
+
+/// `posthouse certificate`
+#[derive(Subcommand, Debug)]
+pub enum Certificate {
+    /// The certificates in use, and how certd does with those of the configuration.
+    #[command(visible_alias = "show")]
+    List,
+    /// Get a certificate of the configuration now, if the one in use is not good or there is none.
+    Order {
+        /// The first of its names; all if not given.
+        name: Option<String>,
+    },
+    /// Get it anew, also if the one in use is good.
+    Renew {
+        /// The first of its names; all if not given.
+        name: Option<String>,
+    },
+    /// Have the authority revoke the certificate in use, and get another with a new key.
+    Revoke {
+        /// The first of its names.
+        name: String,
+        /// unspecified, key-compromise, superseded or cessation-of-operation.
+        #[arg(long, default_value = "unspecified")]
+        reason: String,
     },
 }
 

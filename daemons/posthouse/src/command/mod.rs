@@ -5,6 +5,7 @@ pub(crate) mod alias;
 pub(crate) mod app_password;
 pub(crate) mod backup;
 pub(crate) mod block;
+pub(crate) mod certificate;
 pub(crate) mod check;
 pub(crate) mod check_keys;
 pub(crate) mod check_parts;
