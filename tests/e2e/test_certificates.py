@@ -1,7 +1,9 @@
 """certd against a real authority (pebble): certificates come, are shown by the listeners at once, are renewed and revoked; a kill in the
 middle of an order loses nothing."""
 
+import base64
 import datetime
+import hashlib
 import json
 import re
 import smtplib
@@ -13,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from authority import TSIG, DynamicKnot, Pebble
+from authority import TSIG, DynamicKnot, Pebble, Suggesting
 from servers import zone
 from suite import Failed, free_port, wait_for
 
@@ -191,6 +193,43 @@ def test_renewal_comes_by_itself(make_suite, world):
     wait_for(third, lambda: f"{len(seen)} certificates\n{suite.tail(60)}", 60, 0.2)
 
 
+def test_the_authority_suggests_when_to_renew(make_suite, world):
+    """RFC 9773: its window counts, not the age; one in the past renews at once."""
+    knot = world(DynamicKnot({"example.test": ZONE}))
+    http = free_port()
+    pebble = world(Pebble(knot.port, http=http))
+    pebble.start()
+    front = world(Suggesting(pebble))
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    days = lambda count: now + datetime.timedelta(days=count)
+    front.window = days(10), days(20)
+    suite = make_suite(config=settings(front, http_address=f"127.0.0.1:{http}", renew_percent=1))
+    good(suite)
+    first = shown(suite, pebble.root())
+    wait_for(lambda: row(suite)["window"], lambda: f"{row(suite)}\n{suite.tail()}")
+    assert row(suite)["window"] == [int(days(10).timestamp()), int(days(20).timestamp())]
+    assert days(10).timestamp() <= row(suite)["renew_at"] <= days(20).timestamp()
+    # RFC 9773 4.1
+    octets = lambda number: number.to_bytes(number.bit_length() // 8 + 1, "big")
+    text = lambda raw: base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    authority = first.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    assert front.asked[0] == f"{text(authority)}.{text(octets(first.serial_number))}"
+    # After a restart the same time holds, and nothing is asked before the hour is over.
+    chosen, asked = row(suite)["renew_at"], len(front.asked)
+    suite.kill("certd")
+    suite.wait_up()
+    good(suite)
+    assert row(suite)["renew_at"] == chosen and len(front.asked) == asked
+    # The authority must revoke it, and says so by a window in the past. certd asks again, as its notes are gone.
+    suite.stop()
+    (suite.dir / f"state/certificates/certificate-{HOST}.json").unlink()
+    front.window = days(-2), days(-1)
+    suite.start()
+    wait_for(lambda: shown(suite).serial_number != first.serial_number, lambda: suite.tail(60), 60)
+    # What came just now is not replaced again because of it.
+    assert good(suite)["renew_at"] > datetime.datetime.now(datetime.UTC).timestamp() + 3000
+
+
 def test_tls_alpn_01(make_suite, world):
     knot = world(DynamicKnot({"example.test": ZONE}))
     tls = free_port()
@@ -252,6 +291,45 @@ def test_dns_01_waits_for_all_servers_and_survives_a_kill(make_suite, world, tmp
     wait_for(lambda: primary.ask(challenge, "TXT") == [], "the records of the challenge are removed", 30)
     assert state(suite, which)["published"] == []
     assert TSIG not in suite.log.read_text() and TSIG not in suite.run("config", "show").stdout
+
+
+def test_the_next_key_is_announced_before_it_is_used(make_suite, world, tmp_path_factory):
+    """RFC 7671 8.1: whoever asks the slowest name server always finds a TLSA record for the key that is shown."""
+    empty = zone("example.test", ["mail A 127.0.0.1"])
+    primary = world(DynamicKnot({"example.test": empty}))
+    secondary = world(DynamicKnot({"example.test": empty}, primary))
+    http = free_port()
+    pebble = world(Pebble(primary.port, http=http))
+    folder = tmp_path_factory.mktemp("tsig")
+    for parent in [folder, *list(folder.parents)[:3]]:
+        parent.chmod(0o755)
+    config = dns_settings(pebble, [primary, secondary], folder, http_address=f"127.0.0.1:{http}")
+    config["certd"]["challenge"] = "http-01"
+    config["certd"]["dns"]["tlsa_settle"] = 1
+    suite = make_suite(config=config)
+    suite.add_domain("example.test")
+    name = f"_25._tcp.{HOST}."
+    of = lambda one: hashlib.sha256(one.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    digests = lambda server: {text.split()[-1] for text in server.ask(name, "TLSA")}
+    suite.run("dns", "publish", "example.test", "--resolver", f"127.0.0.1:{primary.port}", "--yes", check=False)
+    secondary.refresh()
+    own = of(shown(suite))
+    wait_for(lambda: digests(secondary) == {own}, lambda: f"{digests(secondary)}")
+    pebble.start()
+    wait_for(lambda: len(digests(primary)) == 2, lambda: suite.tail(60), 30)
+    assert of(shown(suite)) == own and digests(secondary) == {own}
+    suite.kill("certd")
+    suite.wait_up()
+    assert "TLSA" in suite.run("certificate", "order", HOST, check=False).stderr
+    assert of(shown(suite)) == own and len(digests(primary)) == 2
+    secondary.refresh()
+    good(suite)
+    used = of(shown(suite, pebble.root()))
+    assert used != own and used in digests(secondary)
+    wait_for(lambda: digests(primary) == {used}, lambda: f"{digests(primary)}")
+    checked = suite.run("dns", "publish", "example.test", "--resolver", f"127.0.0.1:{primary.port}", "--yes", check=False)
+    assert "TLSA" not in checked.stdout, checked.stdout
 
 
 def test_names_outside_the_zones_are_not_touched(make_suite, world, tmp_path_factory):

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import datetime
+import http.server
 import ipaddress
 import json
 import os
@@ -10,6 +11,7 @@ import pwd
 import secrets
 import ssl
 import subprocess
+import threading
 import urllib.request
 
 from cryptography import x509
@@ -105,6 +107,61 @@ class Pebble(Server):
         return json.loads(self.ask(f"/cert-status-by-serial/{serial:x}"))
 
 
+class Suggesting:
+    """A directory before pebble's that also offers renewal information (RFC 9773), which Debian's pebble does not know. Everything else
+    is pebble's own."""
+
+    def __init__(self, pebble):
+        self.pebble, self.asked, self.window = pebble, [], None
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if self.path == "/dir":
+                    body = json.loads(outer._fetch(pebble.directory))
+                    body["renewalInfo"] = f"https://127.0.0.1:{outer.port}/ari"
+                elif self.path.startswith("/ari/"):
+                    outer.asked.append(self.path.removeprefix("/ari/"))
+                    start, end = (one.strftime("%Y-%m-%dT%H:%M:%SZ") for one in outer.window)
+                    body = {"suggestedWindow": {"start": start, "end": end}, "explanationURL": "https://why.example/"}
+                else:
+                    return self.send_error(404)
+                octets = json.dumps(body).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(octets)))
+                self.send_header("Retry-After", "3600")
+                self.end_headers()
+                self.wfile.write(octets)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pebble.dir / "server.pem", pebble.dir / "server.key")
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def directory(self):
+        return f"https://127.0.0.1:{self.port}/dir"
+
+    @property
+    def dir(self):
+        return self.pebble.dir
+
+    def _fetch(self, url):
+        context = ssl.create_default_context(cafile=self.pebble.dir / "ca.pem")
+        with urllib.request.urlopen(url, context=context, timeout=10) as answer:
+            return answer.read()
+
+    def remove(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class DynamicKnot(Server):
     """knotd with zones that can be changed by whoever has the TSIG key `certd.`; or, with `primary`, a copy of another's zones that is
     only renewed when the test says so."""
@@ -151,6 +208,11 @@ class DynamicKnot(Server):
         answer = dns.query.tcp(dns.message.make_query(name, kind), "127.0.0.1", timeout=5, port=self.port)
         return [record.to_text() for rrset in answer.answer for record in rrset
                 if rrset.rdtype == dns.rdatatype.from_text(kind)]
+
+    def txt(self, name):
+        """A TXT record as dkimpy asks for it."""
+        answers = self.ask(name, "TXT")
+        return "".join(answers[0].strip('"').split('" "')).encode() if answers else None
 
     def refresh(self):
         """A copy looks at its primary now."""

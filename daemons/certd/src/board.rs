@@ -3,15 +3,17 @@
 use crate::config::{Config, Target};
 use crate::now;
 use crate::state::Progress;
-use ipc::api::certd::{CertificateStatusReply, OrderedCertificate};
+use ipc::api::certd::{CertificateStatusReply, DkimRotationRow, OrderedCertificate};
 use ipc::api::keyd::IssuedCertificate;
 use runtime::metrics::Counter;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shared by the worker, who writes, and the operations. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
     shown: Arc<Mutex<CertificateStatusReply>>,
+    rotations: Arc<Mutex<BTreeMap<String, Vec<DkimRotationRow>>>>,
     got: Counter,
     failed: Counter,
 }
@@ -20,6 +22,7 @@ impl Board {
     pub(crate) fn new(got: Counter, failed: Counter) -> Self {
         Self {
             shown: Arc::default(),
+            rotations: Arc::default(),
             got,
             failed,
         }
@@ -33,6 +36,23 @@ impl Board {
         shown
             .certificates
             .retain(|row| targets.iter().any(|target| target.id == row.id));
+    }
+
+    /// How the DKIM keys of a domain stand.
+    pub(crate) fn rotation(&self, domain: &str, rows: Vec<DkimRotationRow>) {
+        let mut rotations = self
+            .rotations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        rotations.insert(domain.to_owned(), rows);
+    }
+
+    pub(crate) fn rotations(&self) -> Vec<DkimRotationRow> {
+        let rotations = self
+            .rotations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        rotations.values().flatten().cloned().collect()
     }
 
     pub(crate) fn account(&self, url: &str) {

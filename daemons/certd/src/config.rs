@@ -1,6 +1,7 @@
 //! The section `[certd]`.
 
 use crate::dns::DnsConfig;
+use crate::rotation::DkimConfig;
 use ipc::api::keyd::CertificateAlgorithm;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -61,6 +62,8 @@ pub struct Config {
     pub nameservers: Vec<SocketAddr>,
     /// Where DNS records are published.
     pub dns: DnsConfig,
+    /// DKIM keys that are changed by themselves.
+    pub dkim: DkimConfig,
 }
 
 impl Default for Config {
@@ -89,6 +92,7 @@ impl Default for Config {
             eab_key_file: None,
             nameservers: Vec::new(),
             dns: DnsConfig::default(),
+            dkim: DkimConfig::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::door::Visitor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A request's line and fields; authorities send some hundred octets.
-const HEAD_MAX: usize = 8 * 1024;
+pub(crate) const HEAD_MAX: usize = 8 * 1024;
 /// RFC 8555 8.3
 const PATH: &str = "/.well-known/acme-challenge/";
 
@@ -35,6 +35,11 @@ pub(crate) async fn answer(mut visitor: Box<dyn Visitor>, answers: Answers) {
     };
     let _ = visitor.write_all(&octets(&reply)).await;
     let _ = visitor.shutdown().await;
+}
+
+/// The octets that answer a request.
+pub(crate) fn respond(head: &[u8], answers: &Answers) -> Vec<u8> {
+    octets(&reply(head, answers))
 }
 
 /// The answer to a request (RFC 9112 3).

@@ -2,7 +2,13 @@
 //!
 //! For the names of the configuration it orders certificates, answers the authority's challenges (HTTP-01, TLS-ALPN-01, DNS-01), and gives
 //! the chains to keyd, which uses them at once: listeners show them from the next handshake on. It renews when the authority suggests to
-//! (ARI), or after two thirds of their life. Without `certd.enabled` it does nothing.
+//! (ARI), or after two thirds of their life. Without `certd.enabled` it does nothing of that.
+//!
+//! For the domains that `certd.dkim` names it changes DKIM keys: has keyd make one, publishes its record, waits until every authoritative
+//! server shows it, has it sign and the old one retire, and removes the old record when mail on its way has arrived.
+//!
+//! It publishes the records that the operator tells it to, removes none but those, and announces the key of the next certificate by TLSA records
+//! before that is ordered.
 //!
 //! Keys are keyd's matter: those of certificates are born there, and every request to the authority is signed there with an account
 //! key that never leaves it. certd holds no secret but that of the DNS provider, if there is one.
@@ -10,6 +16,8 @@
 //! | in the state directory `certificates` (mode 0700) | |
 //! |---|---|
 //! | `account.json` | the address of our account at the authority |
+//! | `published.json` | the records that were published by `posthouse dns publish` |
+//! | `dkim-DOMAIN.json` | how far the change of the domain's DKIM keys is |
 //! | `certificate-NAME.json` | the order under way, failures, when it is renewed or tried again |
 //!
 //! SECURITY: user `posthouse-cert`. Connects to the authority, name servers and the DNS provider; accepts on port 80 for HTTP-01 or port 443
@@ -32,21 +40,29 @@ mod board;
 mod config;
 mod dns;
 mod door;
+pub mod fuzz;
 mod http01;
 mod jws;
 mod order;
 mod plan;
+mod publish;
+mod rotation;
 mod state;
+mod tlsa;
 mod trouble;
 mod worker;
 
 pub use config::{ChallengeKind, Config, Wanted};
 pub use dns::DnsConfig;
+pub use rotation::DkimConfig;
 
 use answers::Answers;
 use board::Board;
 use door::Limits;
-use ipc::api::certd::{CertificateOrder, CertificateRevoke, CertificateStatus, OrderedCertificate};
+use ipc::api::certd::{
+    CertificateOrder, CertificateRevoke, CertificateStatus, DkimRotate, DkimRotations, DnsChange,
+    DnsPublished,
+};
 use ipc::{ClientOptions, Fault, FaultKind, Router};
 use runtime::{Document, Failure, Listen, Needs, Setting, Start, metrics};
 use serde::Deserialize;
@@ -93,6 +109,7 @@ pub fn needs(config: &Config, setting: &Setting) -> Result<Needs, Failure> {
     config
         .targets(&hosts(&setting.document)?)
         .map_err(Failure::new)?;
+    config.sound_rotation().map_err(Failure::new)?;
     let mut listen = Vec::new();
     for (kind, name, address) in [
         (ChallengeKind::Http01, HTTP, &config.http_address),
@@ -195,28 +212,49 @@ fn facts(start: &Start<Config>, board: &Board) {
 }
 
 fn router(router: Router, board: &Board, requests: mpsc::Sender<Request>) -> Router {
-    let (shown, order, revoke) = (board.clone(), requests.clone(), requests);
+    let (shown, rotations) = (board.clone(), board.clone());
+    let (order, revoke, rotate) = (requests.clone(), requests.clone(), requests.clone());
+    let (published, change) = (requests.clone(), requests);
     router
         .on(move |_, _: CertificateStatus| std::future::ready(Ok(shown.all())))
         .on(move |_, request: CertificateOrder| {
             let requests = order.clone();
             let CertificateOrder { id, renew } = request;
-            async move { ask(&requests, Command::Order { id, renew }).await }
+            async move {
+                let command = Command::Order { id, renew };
+                ask(&requests, |done| Request::Certificate(command, done)).await
+            }
         })
         .on(move |_, request: CertificateRevoke| {
             let requests = revoke.clone();
             let CertificateRevoke { id, reason } = request;
-            async move { ask(&requests, Command::Revoke { id, reason }).await }
+            async move {
+                let command = Command::Revoke { id, reason };
+                ask(&requests, |done| Request::Certificate(command, done)).await
+            }
+        })
+        .on(move |_, _: DnsPublished| {
+            let requests = published.clone();
+            async move { ask(&requests, Request::Published).await }
+        })
+        .on(move |_, request: DnsChange| {
+            let requests = change.clone();
+            async move { ask(&requests, |done| Request::Change(request, done)).await }
+        })
+        .on(move |_, _: DkimRotations| std::future::ready(Ok(rotations.rotations())))
+        .on(move |_, request: DkimRotate| {
+            let requests = rotate.clone();
+            async move { ask(&requests, |done| Request::Rotate(request.domain, done)).await }
         })
 }
 
-async fn ask(
+async fn ask<T>(
     requests: &mpsc::Sender<Request>,
-    command: Command,
-) -> Result<OrderedCertificate, Fault> {
+    request: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Request,
+) -> Result<T, Fault> {
     let (done, answer) = oneshot::channel();
     let busy = |_| Fault::new(FaultKind::Busy, "certd has much to do: try again later");
-    requests.try_send(Request { command, done }).map_err(busy)?;
+    requests.try_send(request(done)).map_err(busy)?;
     let ended = |_| Fault::new(FaultKind::Temporary, "certd stops");
     answer.await.map_err(ended)?
 }

@@ -37,6 +37,11 @@ impl Worker {
         progress: &mut Progress,
     ) -> Result<IssuedCertificate, Trouble> {
         let known = self.account().await?;
+        if progress.order.is_none()
+            && let Some(at) = self.announce(target, progress).await?
+        {
+            return Err(Trouble::Later(at));
+        }
         let mut order = self.begin(&known, target, current, progress).await?;
         if order.state().status == OrderStatus::Pending {
             let mut answers = Vec::new();
@@ -339,7 +344,7 @@ impl Worker {
         progress.published = left;
     }
 
-    async fn publisher(&self) -> Result<Publisher, Trouble> {
+    pub(crate) async fn publisher(&self) -> Result<Publisher, Trouble> {
         let config = self.config.dns.clone();
         match tokio::task::spawn_blocking(move || Publisher::new(&config)).await {
             Ok(publisher) => Ok(publisher?),

@@ -37,7 +37,9 @@ pub(crate) struct Progress {
     pub(crate) retry_at: u64,
     /// Why the last attempt failed.
     pub(crate) trouble: String,
-    /// Which certificate the next two are about: the hash of its leaf.
+    /// When the one in use came, if it came by us.
+    pub(crate) got: u64,
+    /// Which certificate the next ones are about: the hash of its leaf.
     pub(crate) of: String,
     /// When it is renewed.
     pub(crate) renew_at: u64,
@@ -47,6 +49,10 @@ pub(crate) struct Progress {
     pub(crate) ask_at: u64,
     /// To be ordered regardless of dates: it was revoked, or the operator said so.
     pub(crate) forced: bool,
+    /// The digest of the next key that is announced by TLSA records, in hexadecimal.
+    pub(crate) announced: String,
+    /// When all name servers showed it; 0: not yet.
+    pub(crate) announced_seen: u64,
     /// Records that were published for challenges and are to be removed: name and text.
     pub(crate) published: Vec<(String, String)>,
 }
@@ -64,24 +70,24 @@ impl State {
 
     /// Our account; none if there is no file, or a damaged one.
     pub(crate) fn account(&self) -> Account {
-        read(&self.directory.join("account.json"))
+        self.read("account.json")
     }
 
     /// # Errors
     /// The file system.
     pub(crate) fn keep_account(&self, account: &Account) -> io::Result<()> {
-        write(&self.directory, "account.json", account)
+        self.write("account.json", account)
     }
 
     /// How far a certificate is.
     pub(crate) fn progress(&self, id: &str) -> Progress {
-        read(&self.directory.join(file(id)))
+        self.read(&file(id))
     }
 
     /// # Errors
     /// The file system.
     pub(crate) fn keep(&self, id: &str, progress: &Progress) -> io::Result<()> {
-        write(&self.directory, &file(id), progress)
+        self.write(&file(id), progress)
     }
 
     /// The ids of all certificates that something is kept of.
@@ -94,6 +100,14 @@ impl State {
                 Some(id.to_owned())
             })
             .collect()
+    }
+
+    pub(crate) fn read<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        read(&self.directory.join(name))
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &impl Serialize) -> io::Result<()> {
+        write(&self.directory, name, content)
     }
 
     /// Forgets a certificate.

@@ -19,6 +19,11 @@ pub(crate) enum Trouble {
     /// Records for DNS-01.
     #[error("{0}")]
     Dns(#[from] DnsError),
+    /// The order waits until the TLSA records of its key are seen everywhere; until then at least (seconds since 1970).
+    #[error(
+        "TLSA records of the next key are published: the certificate is ordered when they are seen everywhere and have settled"
+    )]
+    Later(u64),
     /// The configuration, or a file that it names.
     #[error("{0}")]
     Setting(String),

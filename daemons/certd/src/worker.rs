@@ -9,7 +9,9 @@ use crate::state::{Progress, State};
 use crate::trouble::Trouble;
 use crate::{hosts, now};
 use instant_acme::{CertificateIdentifier, Error, RevocationRequest};
-use ipc::api::certd::{OrderedCertificate, RevocationReason};
+use ipc::api::certd::{
+    DkimRotationRow, DnsChange, DnsPublishedReply, OrderedCertificate, RevocationReason,
+};
 use ipc::api::keyd::{CertificateRemove, IssuedCertificate, IssuedCertificates};
 use ipc::{Client, Fault, FaultKind};
 use rand::Rng as _;
@@ -30,6 +32,9 @@ const WINDOW_MAX: u64 = 86_400;
 /// And at least.
 const WINDOW_MIN: u64 = 60;
 
+/// A window in the past renews at once, but not what came just now.
+const SUGGESTED_PAUSE: u64 = 3600;
+
 /// What the operator wants.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -45,10 +50,15 @@ pub(crate) enum Command {
 
 /// A command, and where its end is told.
 #[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) command: Command,
-    pub(crate) done: oneshot::Sender<Result<OrderedCertificate, Fault>>,
+pub(crate) enum Request {
+    Certificate(Command, Done<OrderedCertificate>),
+    /// Other DKIM keys for a domain.
+    Rotate(String, Done<Vec<DkimRotationRow>>),
+    Published(Done<DnsPublishedReply>),
+    Change(DnsChange, Done<()>),
 }
+
+type Done<T> = oneshot::Sender<Result<T, Fault>>;
 
 /// All that it works with.
 pub(crate) struct Worker {
@@ -73,14 +83,22 @@ impl Worker {
     ) {
         let work = async {
             loop {
-                let next = self.pass().await;
+                let next = self.pass().await.min(self.rotate().await);
                 let pause = Duration::from_secs(next.saturating_sub(now()));
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     request = requests.recv() => match request {
-                        Some(request) => {
-                            let done = self.command(request.command).await;
-                            let _ = request.done.send(done);
+                        Some(Request::Certificate(command, done)) => {
+                            let _ = done.send(self.command(command).await);
+                        }
+                        Some(Request::Published(done)) => {
+                            let _ = done.send(Ok(self.published()));
+                        }
+                        Some(Request::Change(change, done)) => {
+                            let _ = done.send(self.change(change).await);
+                        }
+                        Some(Request::Rotate(domain, done)) => {
+                            let _ = done.send(self.rotate_now(&domain).await);
                         }
                         None => return,
                     },
@@ -105,6 +123,7 @@ impl Worker {
             let told = |error: runtime::Failure| error.to_string();
             let config: Config = document.section(Role::Certd.name()).map_err(told)?;
             let targets = config.targets(&hosts(document)?)?;
+            config.sound_rotation()?;
             Ok((config, targets))
         };
         match read() {
@@ -150,7 +169,9 @@ impl Worker {
                 next = next.min(at).min(ask_at.max(now() + 1));
                 continue;
             }
-            tracing::info!(id = target.id, why = due.why, "a certificate is ordered");
+            if progress.announced.is_empty() {
+                tracing::info!(id = target.id, why = due.why, "a certificate is due");
+            }
             let _ = self.attempt(&target, current, progress).await;
             next = now();
         }
@@ -185,11 +206,14 @@ impl Worker {
                 );
                 progress = Progress {
                     published: progress.published,
+                    got: now(),
                     ..Progress::default()
                 };
                 self.schedule(target, issued, &mut progress).await;
+                self.withdraw(target, issued).await;
                 self.board.count(true);
             }
+            Err(Trouble::Later(at)) => progress.retry_at = *at,
             Err(trouble) => {
                 self.failed(target, current, &mut progress, trouble);
                 self.board.count(false);
@@ -292,7 +316,8 @@ impl Worker {
                 );
                 if progress.window != Some(window) {
                     let share = rand::rng().random::<f64>();
-                    progress.renew_at = plan::within(window, share);
+                    progress.renew_at =
+                        plan::within(window, share).max(progress.got + SUGGESTED_PAUSE);
                     progress.window = Some(window);
                     let why = info.explanation_url.unwrap_or_default();
                     tracing::info!(

@@ -447,6 +447,13 @@ pub enum Dkim {
         #[arg(long)]
         alone: bool,
     },
+    /// Change the keys of a domain now, as certd does by itself for those that `certd.dkim.rotate` names.
+    Rotate {
+        /// The domain.
+        domain: String,
+    },
+    /// How the changes stand that certd makes by itself.
+    Rotations,
     /// Sign no longer with a key. Its record stays, for the mail that was signed with it, until it is removed.
     Retire {
         /// The domain.
@@ -474,6 +481,29 @@ pub enum Dns {
     Show {
         /// The domain.
         domain: String,
+    },
+    /// Have certd publish what is missing, and take back what it published before and is needed no more. First shown, with --yes done.
+    #[command(
+        after_help = "Only in the zones that certd.dns names. What others published is never changed: such records are listed as to be \
+        changed by hand, and the exit status is 3."
+    )]
+    Publish {
+        /// The domain.
+        domain: String,
+        /// The name server to ask what is published; the system's if not given.
+        #[arg(long, value_name = "ADDRESS")]
+        resolver: Option<String>,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have certd remove what it published for a domain. First shown, with --yes done.
+    Unpublish {
+        /// The domain.
+        domain: String,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
     },
     /// Compare what is published with what is needed.
     #[command(

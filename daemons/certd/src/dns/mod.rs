@@ -39,6 +39,9 @@ pub struct DnsConfig {
     pub authoritative: Vec<SocketAddr>,
     /// Seconds for a record to appear at all of them.
     pub propagation_timeout: u64,
+    /// Seconds between the moment when all name servers show the TLSA record of a new key and the order for its certificate: twice the
+    /// TTL of those records (RFC 7671 8.1).
+    pub tlsa_settle: u64,
     /// Milliseconds between two looks.
     pub propagation_pause_ms: u64,
     /// Seconds that the provider has for one change.
@@ -58,6 +61,7 @@ impl Default for DnsConfig {
             challenge_ttl: 60,
             authoritative: Vec::new(),
             propagation_timeout: 600,
+            tlsa_settle: 7200,
             propagation_pause_ms: 2000,
             timeout: 30,
         }

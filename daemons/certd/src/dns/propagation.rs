@@ -53,6 +53,36 @@ impl Watcher {
         }
     }
 
+    /// Whether every server shows this text now. One that does not answer is one that does not show it.
+    ///
+    /// # Errors
+    /// The name is in none of our zones.
+    pub(crate) async fn shows_text(&self, name: &str, text: &str) -> Result<bool, DnsError> {
+        let zone = self.config.zone_of(name)?;
+        let unseen = self.unseen(&zone, name, text).await;
+        if let Err(why) = &unseen {
+            tracing::debug!(name, why, "not all name servers answer");
+        }
+        Ok(unseen == Ok(None))
+    }
+
+    /// Whether every server shows a TLSA record with this digest now.
+    ///
+    /// # Errors
+    /// The name is in none of our zones.
+    pub(crate) async fn shows_tlsa(&self, name: &str, digest: &[u8]) -> Result<bool, DnsError> {
+        let zone = self.config.zone_of(name)?;
+        let is_it = |data: &RData| match data {
+            RData::TLSA(found) => found.cert_data == digest,
+            _ => false,
+        };
+        let unseen = self.unseen_by(&zone, name, RecordType::TLSA, is_it).await;
+        if let Err(why) = &unseen {
+            tracing::debug!(name, why, "not all name servers answer");
+        }
+        Ok(unseen == Ok(None))
+    }
+
     /// The first server that does not show the text.
     async fn unseen(
         &self,
@@ -60,13 +90,24 @@ impl Watcher {
         name: &str,
         text: &str,
     ) -> Result<Option<SocketAddr>, String> {
+        let is_it = |data: &RData| match data {
+            RData::TXT(found) => found.txt_data.concat() == text.as_bytes(),
+            _ => false,
+        };
+        self.unseen_by(zone, name, RecordType::TXT, is_it).await
+    }
+
+    async fn unseen_by(
+        &self,
+        zone: &str,
+        name: &str,
+        kind: RecordType,
+        is_it: impl Fn(&RData) -> bool,
+    ) -> Result<Option<SocketAddr>, String> {
         for server in self.servers(zone).await? {
             let resolver = direct(&[server], false)?;
-            let shown = match resolver.lookup(dns::fqdn(name), RecordType::TXT).await {
-                Ok(answer) => answer.answers().iter().any(|record| match &record.data {
-                    RData::TXT(found) => found.txt_data.concat() == text.as_bytes(),
-                    _ => false,
-                }),
+            let shown = match resolver.lookup(dns::fqdn(name), kind).await {
+                Ok(answer) => answer.answers().iter().any(|record| is_it(&record.data)),
                 Err(error) if error.is_nx_domain() || error.is_no_records_found() => false,
                 Err(error) => return Err(format!("{server}: {error}")),
             };

@@ -12,6 +12,7 @@ pub(crate) mod check_parts;
 pub(crate) mod config;
 pub(crate) mod dkim;
 pub(crate) mod dns;
+pub(crate) mod dns_publish;
 pub(crate) mod domain;
 pub(crate) mod export;
 pub(crate) mod fsck;
