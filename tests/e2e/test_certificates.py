@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from authority import TSIG, DynamicKnot, Pebble, Suggesting
+from authority import TSIG, DynamicKnot, Pebble, Suggesting, open_folder
 from servers import zone
 from suite import Failed, free_port, wait_for
 
@@ -261,15 +261,13 @@ def dns_settings(pebble, servers, suite_dir, **more):
     }, **more)
 
 
-def test_dns_01_waits_for_all_servers_and_survives_a_kill(make_suite, world, tmp_path_factory):
+def test_dns_01_waits_for_all_servers_and_survives_a_kill(make_suite, world):
     """The secondary shows the record late. certd is killed while it waits, and finishes the same order."""
     primary = world(DynamicKnot({"example.test": ZONE}))
     secondary = world(DynamicKnot({"example.test": ZONE}, primary))
     pebble = world(Pebble(secondary.port))
     pebble.start()
-    folder = tmp_path_factory.mktemp("tsig")
-    for parent in [folder, *list(folder.parents)[:3]]:
-        parent.chmod(0o755)
+    folder = open_folder()
     config = dns_settings(pebble, [primary, secondary], folder, names=["*.example.test", "example.test"])
     suite = make_suite(config=config)
     challenge = "_acme-challenge.example.test."
@@ -293,16 +291,14 @@ def test_dns_01_waits_for_all_servers_and_survives_a_kill(make_suite, world, tmp
     assert TSIG not in suite.log.read_text() and TSIG not in suite.run("config", "show").stdout
 
 
-def test_the_next_key_is_announced_before_it_is_used(make_suite, world, tmp_path_factory):
+def test_the_next_key_is_announced_before_it_is_used(make_suite, world):
     """RFC 7671 8.1: whoever asks the slowest name server always finds a TLSA record for the key that is shown."""
     empty = zone("example.test", ["mail A 127.0.0.1"])
     primary = world(DynamicKnot({"example.test": empty}))
     secondary = world(DynamicKnot({"example.test": empty}, primary))
     http = free_port()
     pebble = world(Pebble(primary.port, http=http))
-    folder = tmp_path_factory.mktemp("tsig")
-    for parent in [folder, *list(folder.parents)[:3]]:
-        parent.chmod(0o755)
+    folder = open_folder()
     config = dns_settings(pebble, [primary, secondary], folder, http_address=f"127.0.0.1:{http}")
     config["certd"]["challenge"] = "http-01"
     config["certd"]["dns"]["tlsa_settle"] = 1
@@ -332,29 +328,25 @@ def test_the_next_key_is_announced_before_it_is_used(make_suite, world, tmp_path
     assert "TLSA" not in checked.stdout, checked.stdout
 
 
-def test_names_outside_the_zones_are_not_touched(make_suite, world, tmp_path_factory):
+def test_names_outside_the_zones_are_not_touched(make_suite, world):
     primary = world(DynamicKnot({"example.test": ZONE, "other.test": zone("other.test", ["mail A 127.0.0.1"])}))
     pebble = world(Pebble(primary.port))
     pebble.start()
-    folder = tmp_path_factory.mktemp("tsig")
-    for parent in [folder, *list(folder.parents)[:3]]:
-        parent.chmod(0o755)
+    folder = open_folder()
     suite = make_suite(config=dns_settings(pebble, [primary], folder, names=["mail.other.test"]))
     wait_for(lambda: row(suite, "mail.other.test")["failures"] > 0, lambda: suite.tail(60), 30)
     assert "in none of the zones" in row(suite, "mail.other.test")["trouble"]
     assert primary.ask("_acme-challenge.mail.other.test.", "TXT") == []
 
 
-def test_an_authority_that_wants_customers_only(make_suite, world, tmp_path_factory):
+def test_an_authority_that_wants_customers_only(make_suite, world):
     """External account binding: the customer's key ties the account key that keyd holds."""
     knot = world(DynamicKnot({"example.test": ZONE}))
     http = free_port()
     key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
     pebble = world(Pebble(knot.port, http=http, bindings={"kid-1": key}))
     pebble.start()
-    folder = tmp_path_factory.mktemp("eab")
-    for parent in [folder, *list(folder.parents)[:3]]:
-        parent.chmod(0o755)
+    folder = open_folder()
     (folder / "key").write_text(key)
     (folder / "wrong").write_text(key[::-1])
     for name in ("key", "wrong"):

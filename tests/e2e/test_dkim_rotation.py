@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from authority import TSIG, DynamicKnot
+from authority import TSIG, DynamicKnot, open_folder
 from servers import zone
 from sink import Sink
 from suite import Failed, message, wait_for
@@ -15,14 +15,12 @@ DOMAIN = "us.example"
 
 
 @pytest.fixture
-def world(make_suite, tmp_path_factory):
+def world(make_suite):
     """A primary name server, a secondary that learns late, a suite whose mail all goes to a sink."""
     primary = DynamicKnot({DOMAIN: zone(DOMAIN, [])})
     secondary = DynamicKnot({DOMAIN: zone(DOMAIN, [])}, primary)
     sink = Sink()
-    folder = tmp_path_factory.mktemp("tsig")
-    for parent in [folder, *list(folder.parents)[:3]]:
-        parent.chmod(0o755)
+    folder = open_folder()
     secret = Path(folder) / "tsig"
     secret.write_text(TSIG + "\n")
     secret.chmod(0o644)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from authority import TSIG, DynamicKnot
+from authority import TSIG, DynamicKnot, open_folder
 from servers import zone
 from suite import Failed
 
@@ -12,12 +12,10 @@ DOMAIN = "shop.example"
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop():
     from suite import Suite
     knot = DynamicKnot({DOMAIN: zone(DOMAIN, ["verify TXT \"somebody's\""])})
-    folder = tmp_path_factory.mktemp("tsig")
-    for parent in [folder, *list(folder.parents)[:3]]:
-        parent.chmod(0o755)
+    folder = open_folder()
     secret = Path(folder) / "tsig"
     secret.write_text(TSIG + "\n")
     secret.chmod(0o644)

@@ -1,5 +1,6 @@
 """An ACME authority (pebble), and name servers whose zones can be changed: what certd is tested against."""
 
+import atexit
 import base64
 import contextlib
 import datetime
@@ -9,10 +10,13 @@ import json
 import os
 import pwd
 import secrets
+import shutil
 import ssl
 import subprocess
+import tempfile
 import threading
 import urllib.request
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,6 +27,14 @@ from servers import Server, _tool
 from suite import free_port
 
 TSIG = base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def open_folder():
+    """A folder for files that the suite's account reads; it goes when the tests end."""
+    folder = tempfile.mkdtemp(prefix="ph-open-")
+    os.chmod(folder, 0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _own(server):

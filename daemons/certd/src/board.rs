@@ -36,6 +36,17 @@ impl Board {
         shown
             .certificates
             .retain(|row| targets.iter().any(|target| target.id == row.id));
+        for target in targets {
+            if !shown.certificates.iter().any(|row| row.id == target.id) {
+                shown.certificates.push(OrderedCertificate {
+                    id: target.id.clone(),
+                    names: target.names.clone(),
+                    challenge: target.challenge.word().to_owned(),
+                    state: "unknown".to_owned(),
+                    ..OrderedCertificate::default()
+                });
+            }
+        }
     }
 
     /// How the DKIM keys of a domain stand.
