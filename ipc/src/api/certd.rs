@@ -32,7 +32,7 @@ pub struct OrderedCertificate {
     pub names: Vec<String>,
     /// How control over the names is shown: `http-01`, `tls-alpn-01`, `dns-01`.
     pub challenge: String,
-    /// `none`, `ordering`, `good`, `due` or `failed`.
+    /// `unknown` (keyd was not asked yet), `none`, `ordering`, `good`, `due` or `failed`.
     pub state: String,
     /// Seconds since 1970 at which the one in use expires; 0 if there is none.
     pub expires: u64,
