@@ -25,6 +25,7 @@ pub const fn api_hash(server: Role) -> u64 {
         Role::Relayd => include_str!("api/relayd.rs"),
         Role::Queued => include_str!("api/queued.rs"),
         Role::Indexd => include_str!("api/indexd.rs"),
+        Role::Certd => include_str!("api/certd.rs"),
         Role::Smtpd | Role::Imapd | Role::Pop3d | Role::Sieved | Role::Posthouse => "",
     };
     fnv(own, SHARED)

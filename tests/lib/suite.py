@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "indexd", "imapd", "pop3d", "sieved"]
+ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "indexd", "imapd", "pop3d", "sieved", "certd"]
 PASSWORD = "correct horse 7 battery"
 
 imaplib._MAXLINE = 50_000_000

@@ -1,6 +1,7 @@
 //! TLS certificates and their keys.
 
 use crate::config::{CertificateFiles, Config};
+use crate::issued::IssuedStore;
 use crate::{KeyError, self_signed, state_file};
 use aws_lc_rs::digest;
 use ipc::api::keyd::Certificate;
@@ -33,6 +34,8 @@ const SCHEMES: &[SignatureScheme] = &[
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) public: Certificate,
+    /// Seconds since 1970 from which the leaf is good.
+    pub(crate) begins: u64,
     key: Arc<dyn SigningKey>,
 }
 
@@ -59,7 +62,11 @@ impl Held {
             Err(rustls::Error::InconsistentKeys(_)) => return Err(KeyError::Mismatch),
             Err(_) => return Err(KeyError::NoCertificate),
         }
-        let (names, expires) = names_and_expiry(leaf)?;
+        let Facts {
+            names,
+            begins,
+            expires,
+        } = facts(leaf)?;
         let schemes = SCHEMES
             .iter()
             .filter(|scheme| key.choose_scheme(&[**scheme]).is_some())
@@ -73,7 +80,11 @@ impl Held {
             expires,
             self_signed,
         };
-        Ok(Self { public, key })
+        Ok(Self {
+            public,
+            begins,
+            key,
+        })
     }
 }
 
@@ -86,8 +97,15 @@ fn number(leaf: &[u8]) -> u64 {
         .fold(0, |number, octet| number << 8 | u64::from(*octet))
 }
 
-/// The DNS names of the subjectAltName (RFC 6125 6.4.4: the common name only if there is none), and the end of validity.
-fn names_and_expiry(leaf: &[u8]) -> Result<(Vec<String>, u64), KeyError> {
+/// What a leaf says of itself.
+struct Facts {
+    names: Vec<String>,
+    begins: u64,
+    expires: u64,
+}
+
+/// The DNS names of the subjectAltName (RFC 6125 6.4.4: the common name only if there is none), and the validity.
+fn facts(leaf: &[u8]) -> Result<Facts, KeyError> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| KeyError::NoCertificate)?;
     let mut names: Vec<String> = Vec::new();
     if let Ok(Some(extension)) = certificate.subject_alternative_name() {
@@ -102,8 +120,13 @@ fn names_and_expiry(leaf: &[u8]) -> Result<(Vec<String>, u64), KeyError> {
             names.extend(name.as_str().ok().map(str::to_ascii_lowercase));
         }
     }
-    let expires = certificate.validity().not_after.timestamp();
-    Ok((names, u64::try_from(expires).unwrap_or(0)))
+    let validity = certificate.validity();
+    let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+    Ok(Facts {
+        names,
+        begins: seconds(validity.not_before.timestamp()),
+        expires: seconds(validity.not_after.timestamp()),
+    })
 }
 
 /// The certificates in use, and the keys of those that were in use before the last change: handshakes under way, and
@@ -115,6 +138,8 @@ pub(crate) struct CertificateStore {
     held: Vec<Held>,
     /// By the files they came from: what stays when a file is broken.
     from_files: HashMap<CertificateFiles, Held>,
+    /// What authorities made for keys of ours.
+    pub(crate) issued: IssuedStore,
     retired: Vec<Held>,
 }
 
@@ -134,6 +159,7 @@ impl CertificateStore {
             host: host.to_owned(),
             held: Vec::new(),
             from_files: HashMap::new(),
+            issued: IssuedStore::open(state)?,
             retired: Vec::new(),
         };
         store.reload(config, now)?;
@@ -171,6 +197,8 @@ impl CertificateStore {
             from_files.insert(files.clone(), found.clone());
             held.push(found);
         }
+        self.issued.reload();
+        held.extend(self.issued.in_order(&self.host));
         if held.is_empty() {
             held.push(self_signed::current(&self.state, &self.host, config, now)?);
         }

@@ -26,6 +26,8 @@ pub struct Config {
     pub renew_days: u32,
     /// DKIM keys that may be kept at once.
     pub dkim_keys: usize,
+    /// Certificates from authorities (by certd) that may be kept at once.
+    pub issued_certificates: usize,
 }
 
 impl Default for Config {
@@ -35,6 +37,7 @@ impl Default for Config {
             self_signed_days: 365,
             renew_days: 30,
             dkim_keys: 10_000,
+            issued_certificates: 50,
         }
     }
 }

@@ -165,7 +165,7 @@ impl Fresh {
 }
 
 /// PKCS#8 in PEM (RFC 7468 10).
-fn pem(der: &[u8]) -> Zeroizing<String> {
+pub(crate) fn pem(der: &[u8]) -> Zeroizing<String> {
     let base64 = Zeroizing::new(BASE64.encode(der));
     let mut text = Zeroizing::new(String::with_capacity(base64.len() + base64.len() / 32 + 80));
     text.push_str("-----BEGIN PRIVATE KEY-----\n");

@@ -2,13 +2,17 @@
 //!
 //! It loads the TLS certificates that the configuration names (or makes one for the host name, which no client trusts), and
 //! signs handshakes for smtpd and imapd, whose rustls asks here instead of holding keys. It makes and keeps DKIM keys for
-//! each domain and signs for relayd. With a key of its own it seals what authd grants at login, and tells stored
+//! each domain and signs for relayd. For certd it makes the keys of certificates, signs its requests to the authority, and takes
+//! the chains, which are in use at once: the key of a certificate is born here and never leaves. With a key of its own it seals what authd grants at login, and tells stored
 //! and queued whether such a seal is genuine.
 //!
 //! | in the state directory `keys` (mode 0700) | |
 //! |---|---|
 //! | `token.key` | 32 random octets: seals of grants. Without it all logins must be made anew. |
 //! | `self-signed.pem` | the self-made certificate and its key |
+//! | `issued/NAME/current.pem` | a certificate that certd got from an authority, and its key |
+//! | `issued/NAME/pending.pem` | the key of one that is asked for |
+//! | `acme/*.pem` | account keys, one for each authority |
 //! | `dkim/DOMAIN/SELECTOR.pem` | DKIM keys, PKCS#8; keys of another system may be put there (HUP finds them) |
 //!
 //! SECURITY: user `posthouse-key`. No network, calls nobody, writes only its state directory, reads besides the certificate
@@ -16,16 +20,20 @@
 //! reach longer than needed, or in any answer. Signing is not free of trust: whoever holds smtpd can have handshakes
 //! signed while it does, but cannot take the key along.
 //!
-//! STANDARDS: RFC 8446 and RFC 5246 (signatures of handshakes), RFC 6376 and RFC 8463 (DKIM), RFC 2104 (HMAC), RFC 7468 (PEM).
+//! STANDARDS: RFC 8446 and RFC 5246 (signatures of handshakes), RFC 6376 and RFC 8463 (DKIM), RFC 2104 (HMAC), RFC 7468 (PEM),
+//! RFC 2986 (certificate requests), RFC 7518 3.4 (ES256).
 //!
 //! RECOVERY: files are written whole (temporary file, sync, rename, sync of the directory); after a kill all that was
 //! acknowledged is there. A broken certificate or DKIM file keeps the old key in use, and the log says what to do. Back up the
 //! state directory: DKIM keys can be made anew only together with new DNS records.
 #![forbid(unsafe_code)]
 
+mod acme;
 mod certificate;
 mod config;
 mod dkim;
+mod issued;
+mod issuing;
 mod self_signed;
 mod service;
 mod state_file;
@@ -139,6 +147,12 @@ pub enum KeyError {
     /// The limit `keyd.dkim_keys`.
     #[error("there are {0} keys, the limit that keyd.dkim_keys sets")]
     TooMany(usize),
+    /// The limit `keyd.issued_certificates`.
+    #[error("there are {0} certificates, the limit that keyd.issued_certificates sets")]
+    TooManyIssued(usize),
+    /// A chain that an authority gave is not what was asked for; in what.
+    #[error("the certificate is not taken: {0}")]
+    Unfit(String),
     /// The text has no certificate that can be used.
     #[error("there is no PEM certificate in it")]
     NoCertificate,
@@ -164,10 +178,10 @@ pub enum KeyError {
 impl From<KeyError> for Fault {
     fn from(error: KeyError) -> Self {
         let kind = match &error {
-            KeyError::Invalid(_) | KeyError::Scheme(_) => FaultKind::Invalid,
+            KeyError::Invalid(_) | KeyError::Scheme(_) | KeyError::Unfit(_) => FaultKind::Invalid,
             KeyError::Taken => FaultKind::Conflict,
             KeyError::NotFound => FaultKind::NotFound,
-            KeyError::TooMany(_) => FaultKind::OverQuota,
+            KeyError::TooMany(_) | KeyError::TooManyIssued(_) => FaultKind::OverQuota,
             KeyError::Io(_) => FaultKind::Temporary,
             KeyError::NoCertificate
             | KeyError::NoKey

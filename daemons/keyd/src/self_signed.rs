@@ -38,7 +38,7 @@ pub(crate) fn current(
     state_file::write(&path, pem.as_bytes())?;
     tracing::warn!(
         host,
-        "no usable certificate is configured: clients will warn of the one made by ourselves; set [[keyd.certificate]]"
+        "no usable certificate is configured: clients will warn of the one made by ourselves; set [[keyd.certificate]], or have certd get one"
     );
     Ok(held)
 }

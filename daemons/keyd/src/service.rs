@@ -1,5 +1,6 @@
 //! The operations, on the keys that are held.
 
+use crate::acme::AccountKeys;
 use crate::certificate::{self, CertificateStore};
 use crate::dkim::{DkimStore, Fresh};
 use crate::token::TokenKey;
@@ -20,17 +21,18 @@ const SEALED_MAX: usize = 4 * 1024;
 /// Keys in one answer: a frame has 128 KiB, and an RSA record 450 octets.
 const LISTED_MAX: usize = 200;
 
-struct Inner {
+pub(crate) struct Inner {
     token: TokenKey,
-    certificates: RwLock<CertificateStore>,
+    pub(crate) certificates: RwLock<CertificateStore>,
+    pub(crate) accounts: AccountKeys,
     dkim: RwLock<DkimStore>,
-    config: Mutex<Config>,
+    pub(crate) config: Mutex<Config>,
     watchers: Mutex<Vec<Connection>>,
 }
 
 /// All keys, and what may be asked of them. Cheap to clone.
 #[derive(Clone)]
-pub struct Keys(Arc<Inner>);
+pub struct Keys(pub(crate) Arc<Inner>);
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,19 +40,19 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reading<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+pub(crate) fn reading<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn writing<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+pub(crate) fn writing<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bounded(octets: &[u8], limit: usize) -> Result<(), Fault> {
+pub(crate) fn bounded(octets: &[u8], limit: usize) -> Result<(), Fault> {
     if octets.len() <= limit {
         return Ok(());
     }
@@ -71,6 +73,7 @@ impl Keys {
         Ok(Self(Arc::new(Inner {
             token: TokenKey::open(state)?,
             certificates: RwLock::new(CertificateStore::open(state, host, &config, now)?),
+            accounts: AccountKeys::open(state)?,
             dkim: RwLock::new(DkimStore::open(state, config.dkim_keys)?),
             config: Mutex::new(config),
             watchers: Mutex::default(),
@@ -86,15 +89,18 @@ impl Keys {
         }
         match writing(&self.0.certificates).reload(&current, now) {
             Ok(false) => {}
-            Ok(true) => {
-                tracing::info!("the certificates have changed");
-                lock(&self.0.watchers).retain(|watcher| watcher.notify(&CertificatesChanged));
-            }
+            Ok(true) => self.tell_watchers(),
             Err(error) => tracing::error!(%error, "the certificates stay as they were"),
         }
         if let Err(error) = writing(&self.0.dkim).reload() {
             tracing::error!(%error, "the DKIM keys stay as they were");
         }
+    }
+
+    /// The listeners ask again then.
+    pub(crate) fn tell_watchers(&self) {
+        tracing::info!("the certificates have changed");
+        lock(&self.0.watchers).retain(|watcher| watcher.notify(&CertificatesChanged));
     }
 
     /// The certificates; the first is the default.
@@ -187,7 +193,7 @@ impl Keys {
         let (dkim_list, create, remove, sign) = (keys(), keys(), keys(), keys());
         let mark = keys();
         let (seal, verify) = (keys(), keys());
-        router
+        self.issuing(router)
             .on(move |_, _: ListCertificates| {
                 let keys = list.clone();
                 async move { Ok(keys.certificates()) }
@@ -244,7 +250,7 @@ impl Keys {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
 ) -> Result<T, Fault> {
     match tokio::task::spawn_blocking(work).await {

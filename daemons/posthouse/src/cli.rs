@@ -50,7 +50,7 @@ pub struct Cli {
 pub enum Command {
     /// Run one daemon in the foreground, as its unit does.
     Run {
-        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d or sieved.
+        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d, sieved or certd.
         role: String,
     },
     /// Run all daemons in the foreground, without root, until Ctrl-C.
@@ -76,6 +76,9 @@ pub enum Command {
     /// DKIM keys.
     #[command(subcommand)]
     Dkim(Dkim),
+    /// TLS certificates.
+    #[command(subcommand)]
+    Certificate(Certificate),
     /// The DNS records that domains need.
     #[command(subcommand)]
     Dns(Dns),
@@ -388,6 +391,32 @@ pub enum Block {
     },
 }
 
+/// `posthouse certificate`
+#[derive(Subcommand, Debug)]
+pub enum Certificate {
+    /// The certificates in use, and how certd does with those of the configuration.
+    #[command(visible_alias = "show")]
+    List,
+    /// Get a certificate of the configuration now, if the one in use is not good or there is none.
+    Order {
+        /// The first of its names; all if not given.
+        name: Option<String>,
+    },
+    /// Get it anew, also if the one in use is good.
+    Renew {
+        /// The first of its names; all if not given.
+        name: Option<String>,
+    },
+    /// Have the authority revoke the certificate in use, and get another with a new key.
+    Revoke {
+        /// The first of its names.
+        name: String,
+        /// unspecified, key-compromise, superseded or cessation-of-operation.
+        #[arg(long, default_value = "unspecified")]
+        reason: String,
+    },
+}
+
 /// DKIM keys.
 #[derive(Subcommand, Debug)]
 pub enum Dkim {
@@ -422,6 +451,13 @@ pub enum Dkim {
         #[arg(long)]
         alone: bool,
     },
+    /// Change the keys of a domain now, as certd does by itself for those that `certd.dkim.rotate` names.
+    Rotate {
+        /// The domain.
+        domain: String,
+    },
+    /// How the changes stand that certd makes by itself.
+    Rotations,
     /// Sign no longer with a key. Its record stays, for the mail that was signed with it, until it is removed.
     Retire {
         /// The domain.
@@ -449,6 +485,29 @@ pub enum Dns {
     Show {
         /// The domain.
         domain: String,
+    },
+    /// Have certd publish what is missing, and take back what it published before and is needed no more. First shown, with --yes done.
+    #[command(
+        after_help = "Only in the zones that certd.dns names. What others published is never changed: such records are listed as to be \
+        changed by hand, and the exit status is 3."
+    )]
+    Publish {
+        /// The domain.
+        domain: String,
+        /// The name server to ask what is published; the system's if not given.
+        #[arg(long, value_name = "ADDRESS")]
+        resolver: Option<String>,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have certd remove what it published for a domain. First shown, with --yes done.
+    Unpublish {
+        /// The domain.
+        domain: String,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
     },
     /// Compare what is published with what is needed.
     #[command(

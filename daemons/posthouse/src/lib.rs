@@ -118,6 +118,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::AppPassword(command) => command::app_password::run(&suite, command).await,
         Command::Block(command) => command::block::run(&suite, command).await,
         Command::Dkim(command) => command::dkim::run(&suite, command).await,
+        Command::Certificate(command) => command::certificate::run(&suite, command).await,
         Command::Dns(command) => command::dns::run(&suite, place, command).await,
         Command::Queue(command) => command::queue::run(&suite, command).await,
         Command::Send(options) => command::send::run(&suite, options).await,

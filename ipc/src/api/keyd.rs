@@ -161,3 +161,104 @@ pub struct MacVerify {
     pub mac: Octets,
 }
 operation!(MacVerify = 9, idempotent -> bool);
+
+/// Makes a key for a certificate of these names, and gives a request for one (RFC 2986). While no chain has come for it, the
+/// same names give the same key again: an order survives restarts of everybody.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// What the certificate is called here: a host name, as a rule the first of its names.
+    pub id: String,
+    /// The DNS names, `*.` for wildcards.
+    pub names: Vec<String>,
+    /// The kind of key.
+    pub algorithm: CertificateAlgorithm,
+}
+operation!(CertificateRequest = 21, idempotent -> CertificateRequested);
+
+/// The kind of a certificate's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateAlgorithm {
+    /// ECDSA with NIST P-256: what every client knows, and small.
+    #[default]
+    EcdsaP256,
+    /// ECDSA with NIST P-384.
+    EcdsaP384,
+    /// RSA with 2048 bits, for clients from before 2010.
+    Rsa2048,
+}
+
+/// A request that can be handed to an authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequested {
+    /// PKCS#10, DER.
+    pub csr: Octets,
+    /// SHA-256 of the key's SubjectPublicKeyInfo: the digest of a TLSA record `3 1 1` (RFC 6698 2.1).
+    pub key_digest: Octets,
+}
+
+/// Takes the chain that an authority made for the key of [`CertificateRequest`]. It is in use from then on.
+/// [`crate::FaultKind::Invalid`] if key, names, dates or links do not fit: then all stays as it was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateInstall {
+    /// As in [`CertificateRequest`].
+    pub id: String,
+    /// PEM, leaf first.
+    pub chain: String,
+}
+operation!(CertificateInstall = 22, idempotent -> IssuedCertificate);
+
+/// The certificates that came by [`CertificateInstall`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IssuedCertificates;
+operation!(IssuedCertificates = 23, idempotent -> Vec<IssuedCertificate>);
+
+/// A certificate that an authority made for a key of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedCertificate {
+    /// As in [`CertificateRequest`].
+    pub id: String,
+    /// Its names, lower case.
+    pub names: Vec<String>,
+    /// Seconds since 1970 from which it is good.
+    pub begins: u64,
+    /// Seconds since 1970 at which it expires.
+    pub expires: u64,
+    /// DER.
+    pub leaf: Octets,
+}
+
+/// Forgets a certificate that came by [`CertificateInstall`], and its key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateRemove {
+    /// As in [`CertificateRequest`].
+    pub id: String,
+}
+operation!(CertificateRemove = 24, idempotent -> ());
+
+/// The public half of the account key for an ACME authority; made when it is first asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AcmeKey {
+    /// The address of the authority's directory: each has a key of its own.
+    pub directory: String,
+}
+operation!(AcmeKey = 25, idempotent -> AcmePublicKey);
+
+/// A point of NIST P-256, as RFC 7518 6.2.1 has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmePublicKey {
+    /// 32 octets.
+    pub x: Octets,
+    /// 32 octets.
+    pub y: Octets,
+}
+
+/// Signs a request to an ACME authority (RFC 7515 5.1) with ES256 (RFC 7518 3.4): 64 octets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AcmeSign {
+    /// As in [`AcmeKey`].
+    pub directory: String,
+    /// Protected header and payload in base64url, with a dot between; at most 64 KiB.
+    pub data: Octets,
+}
+operation!(AcmeSign = 26, idempotent -> Octets);

@@ -2,6 +2,7 @@
 //! Who may call what stands in `ipc/topology.toml`.
 
 pub mod authd;
+pub mod certd;
 pub mod control;
 pub mod deliverd;
 pub mod indexd;

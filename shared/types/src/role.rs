@@ -52,6 +52,8 @@ roles! {
     Pop3d = "pop3d",
     /// ManageSieve.
     Sieved = "sieved",
+    /// Certificates from an authority.
+    Certd = "certd",
     /// The command line tool: calls, serves nothing.
     Posthouse = "posthouse",
 }

@@ -30,6 +30,16 @@ pub fn smtp() -> Vec<Vec<u8>> {
     corpus("smtp")
 }
 
+/// Requests of authorities.
+pub fn challenges() -> Vec<Vec<u8>> {
+    texts(&[
+        "GET /.well-known/acme-challenge/tok HTTP/1.1\r\nHost: mail.example.org\r\nConnection: close",
+        "HEAD http://mail.example.org/.well-known/acme-challenge/tok HTTP/1.0",
+        "GET / HTTP/1.1",
+        "POST /.well-known/acme-challenge/other HTTP/1.1",
+    ])
+}
+
 /// Replies of servers.
 pub fn replies() -> Vec<Vec<u8>> {
     texts(&[

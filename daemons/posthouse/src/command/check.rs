@@ -60,6 +60,7 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         state(&mut findings, &suite);
         running(&mut findings, &suite).await;
         certificates(&mut findings, &suite).await;
+        super::certificate::check(&mut findings, &suite).await;
         super::check_keys::signing(&mut findings, place, &suite).await;
         store(&mut findings, &suite).await;
         crate::command::schema::check(&mut findings, place).await;
@@ -204,8 +205,9 @@ async fn certificates(findings: &mut Findings, suite: &Suite) {
                 format!("{names}: expired on {}", time::utc(certificate.expires)),
             );
         } else if certificate.self_signed {
-            let text =
-                format!("{names}: self-signed, mail programs will warn; set keyd.certificate");
+            let text = format!(
+                "{names}: self-signed, mail programs will warn; set keyd.certificate or certd.enabled"
+            );
             findings.warn("certificates", text);
         } else if days < 14 {
             findings.warn(

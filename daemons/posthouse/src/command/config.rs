@@ -41,7 +41,7 @@ fn sections(document: &Document) -> Result<(), runtime::Failure> {
             $daemon::needs(&config, &setting)?;
         )*};
     }
-    daemons!(keyd authd stored deliverd relayd queued smtpd indexd imapd pop3d sieved);
+    daemons!(keyd authd stored deliverd relayd queued smtpd indexd imapd pop3d sieved certd);
     document.section::<store::Config>("store")?;
     document.section::<blob::Config>("blob")?;
     document
@@ -141,6 +141,7 @@ mod tests {
         add("imapd", toml::Table::try_from(imapd::Config::default()));
         add("pop3d", toml::Table::try_from(pop3d::Config::default()));
         add("sieved", toml::Table::try_from(sieved::Config::default()));
+        add("certd", toml::Table::try_from(certd::Config::default()));
         table
     }
 

@@ -3,12 +3,13 @@
 use crate::cli::Dkim;
 use crate::connect::Suite;
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, time};
+use ipc::api::certd::{DkimRotate, DkimRotationRow, DkimRotations};
 use ipc::api::keyd::{
     DkimAlgorithm, DkimCreate, DkimKey, DkimKeys, DkimMark, DkimRemove, DkimState,
 };
 use serde_json::{Value, json};
-use types::Role::Keyd;
+use types::Role::{Certd, Keyd};
 
 const COLUMNS: &[(&str, &str)] = &[
     ("domain", "DOMAIN"),
@@ -76,6 +77,11 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
             selector,
             alone,
         } => activate(suite, &domain, &selector, alone).await?,
+        Dkim::Rotate { domain } => {
+            let rows = suite.call(Certd, &DkimRotate { domain }).await?;
+            rotations(suite.json, &rows);
+        }
+        Dkim::Rotations => rotations(suite.json, &suite.call(Certd, &DkimRotations).await?),
         Dkim::Retire { domain, selector } => {
             let key = mark(suite, &domain, &selector, DkimState::Retired).await?;
             let text = format!(
@@ -98,6 +104,35 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn rotations(json: bool, rows: &[DkimRotationRow]) {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let retired = row.retired.iter();
+            json!({
+                "domain": row.domain,
+                "algorithm": row.algorithm,
+                "step": row.step,
+                "next": row.next,
+                "since": row.since,
+                "since_text": time::utc(row.since),
+                "retired": retired.map(|(selector, at)| format!("{selector} until {}", time::utc(*at))).collect::<Vec<_>>(),
+                "trouble": row.trouble,
+            })
+        })
+        .collect();
+    let columns = [
+        ("domain", "DOMAIN"),
+        ("algorithm", "ALGORITHM"),
+        ("step", "STEP"),
+        ("next", "NEXT"),
+        ("since_text", "SIGNS SINCE"),
+        ("retired", "RETIRED"),
+        ("trouble", "TROUBLE"),
+    ];
+    output::list(json, &columns, &rows);
 }
 
 async fn mark(

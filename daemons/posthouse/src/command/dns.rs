@@ -39,6 +39,12 @@ pub(crate) async fn run(suite: &Suite, place: &Place, command: Dns) -> Result<()
             let resolver = resolver_at(resolver.as_deref())?;
             report(&known.judge(&resolver).await, suite.json, &known.domain)
         }
+        Dns::Publish {
+            domain,
+            resolver,
+            yes,
+        } => super::dns_publish::publish(suite, place, &domain, resolver.as_deref(), yes).await,
+        Dns::Unpublish { domain, yes } => super::dns_publish::unpublish(suite, &domain, yes).await,
     }
 }
 
@@ -91,6 +97,16 @@ impl Known {
                 .collect(),
             domain,
         })
+    }
+
+    /// A-label, lower case.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// What it needs.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        zone::needed(&self.site())
     }
 
     fn site(&self) -> Site<'_> {

@@ -26,6 +26,7 @@ pub(crate) fn run(place: &Place, role: &str) -> Result<ExitCode, Failure> {
         Role::Pop3d => runtime::run_role(role, path, pop3d::needs, pop3d::run),
         Role::Sieved => runtime::run_role(role, path, sieved::needs, sieved::run),
         Role::Imapd => runtime::run_role(role, path, imapd::needs, imapd::run),
+        Role::Certd => runtime::run_role(role, path, certd::needs, certd::run),
         Role::Posthouse => return Err(Failure::new("posthouse is the tool itself; name a daemon")),
     })
 }
