@@ -34,7 +34,7 @@ impl MacroString {
         while let Some(first) = rest.chars().next() {
             rest = rest.get(first.len_utf8()..)?;
             if first != '%' {
-                if !first.is_ascii_graphic() && !(explanation && first == ' ') {
+                if !(first.is_ascii_graphic() || explanation && first == ' ') {
                     return None;
                 }
                 plain.push(first);
@@ -102,7 +102,7 @@ impl Macro {
     fn parse(text: &str, explanation: bool) -> Option<Self> {
         let first = text.chars().next()?;
         let letter = first.to_ascii_lowercase();
-        if !"slodiphv".contains(letter) && !(explanation && "crt".contains(letter)) {
+        if !("slodiphv".contains(letter) || explanation && "crt".contains(letter)) {
             return None;
         }
         let rest = text.get(1..)?;
