@@ -35,7 +35,7 @@ def test_the_example_is_valid_and_names_every_section(folder):
     ("[smtpd.limits]\nrecipient = 5\n", ["recipient", "recipients"]),
     ("[queued]\nretry_min = 'soon'\n", ["posthouse.toml:2", "retry_min"]),
     ("[suite\n", ["posthouse.toml"]),
-    ("[relayd]\ntls = 'sometimes'\n", ["tls", "opportunistic"]),
+    ("[relayd]\ntls = 'sometimes'\n", ["posthouse.toml:2", "relayd.tls", "dane-only"]),
 ])
 def test_mistakes_name_their_place_and_the_nearest_key(folder, text, expected):
     (folder.dir / "posthouse.toml").write_text(text)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from exchangers import Authority, Exchanger, Policies, tlsa
-from signed import SignedTree
+from signed import SignedTree, Unbound
 from suite import Failed, Suite, free_port, message, wait_for
 
 USER = "me@us.example"
@@ -401,3 +401,26 @@ def test_the_tool_says_what_is_demanded_and_why(house):
     assert "TLS with certificates that fit the TLSA records" in text, text
     with pytest.raises(Failed):
         house.suite.run("tls", "no domain")
+
+
+def test_it_is_the_same_through_a_validating_name_server(house):
+    """What a resolver in front makes of signatures, aliases and denials (one that itself refuses what is bogus) changes nothing."""
+    unbound = Unbound(house.tree)
+    try:
+        known, bogus = {case.domain for case in DANE if case.zone in (SIGNED, NSEC3, OPT_OUT, PLAIN)}, 0
+        for domain in sorted({case.domain for case in DANE}):
+            direct, through = (
+                json.loads(house.suite.run("--json", "tls", domain, check=False, env=env).stdout)
+                for env in ({}, {"POSTHOUSE_RELAYD__NAMESERVERS": f'["127.0.0.1:{unbound.port}"]'}))
+            assert through["dnssec"] == "checked", through
+            if domain not in known:
+                assert direct["refused"] and through["refused"], through
+                bogus += 1
+                continue
+            for field_name in ("mx", "policy"):
+                assert direct[field_name] == through[field_name], (domain, direct, through)
+            demands = lambda found: [(host["name"], host["addresses"], host["demand"], host["tlsa"]) for host in found["hosts"]]
+            assert sorted(demands(direct)) == sorted(demands(through)), (domain, direct, through)
+        assert bogus == 3
+    finally:
+        unbound.remove()

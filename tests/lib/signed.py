@@ -82,7 +82,7 @@ class SignedTree(Server):
         key = self._keymgr(".", "dnskey").split(None, 2)
         self.anchor.write_text(f". 60 IN DNSKEY {key[2]}")
         self._own()
-        self.probe = "."
+        self.zones = list(zones)
         self.spawn(knotd, "-c", self.conf)
 
     def _own(self):
@@ -115,6 +115,35 @@ class SignedTree(Server):
             query = dns.message.make_query(".", "SOA", want_dnssec=True)
             answer = dns.query.udp(query, "127.0.0.1", timeout=1, port=self.port).answer
             return any(rrset.rdtype == dns.rdatatype.RRSIG for rrset in answer)
+        except (dns.exception.DNSException, OSError):
+            return False
+
+
+class Unbound(Server):
+    """A caching and validating name server in front of the tree, as a mail server should have one."""
+
+    def __init__(self, tree):
+        unbound = _tool("/usr/sbin/unbound", "unbound")
+        super().__init__("ph-unbound-")
+        self.port = free_port()
+        (self.dir / "unbound.conf").write_text(
+            f"server:\n  interface: 127.0.0.1@{self.port}\n  do-not-query-localhost: no\n  directory: {self.dir}\n  chroot: \"\"\n"
+            f"  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  trust-anchor-file: {tree.anchor}\n  do-ip6: no\n"
+            f"  local-zone: test. nodefault\nremote-control:\n  control-enable: no\n"
+            f"stub-zone:\n  name: .\n  stub-addr: 127.0.0.1@{tree.port}\n"
+            + "".join(f"stub-zone:\n  name: {zone}.\n  stub-addr: 127.0.0.1@{tree.port}\n" for zone in tree.zones))
+        self.spawn(unbound, "-d", "-c", self.dir / "unbound.conf")
+
+    def ready(self):
+        super().ready()
+        import dns.exception
+        import dns.flags
+        import dns.message
+        import dns.query
+        try:
+            query = dns.message.make_query(".", "SOA", want_dnssec=True)
+            answer = dns.query.udp(query, "127.0.0.1", timeout=1, port=self.port)
+            return bool(answer.answer) and bool(answer.flags & dns.flags.AD)
         except (dns.exception.DNSException, OSError):
             return False
 

@@ -7,13 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod secure;
+mod sieve;
 
 pub use secure::{Found, Proven, Unknown, Validating};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::{ResolverBuilder, TokioResolver};
+use hickory_resolver::{ConnectionProvider, Resolver, ResolverBuilder, TokioResolver};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -45,12 +46,19 @@ pub fn tune(options: &mut ResolverOpts, timeout: Duration) {
 
 /// One to be made with other options.
 pub fn builder(nameservers: &[SocketAddr]) -> ResolverBuilder<TokioRuntimeProvider> {
+    builder_over(nameservers, TokioRuntimeProvider::default())
+}
+
+fn builder_over<P: ConnectionProvider>(
+    nameservers: &[SocketAddr],
+    provider: P,
+) -> ResolverBuilder<P> {
     if nameservers.is_empty() {
-        return system();
+        return system(provider);
     }
     let servers = nameservers.iter().map(server).collect();
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    Resolver::builder_with_config(config, provider)
 }
 
 fn server(address: &SocketAddr) -> NameServerConfig {
@@ -62,12 +70,12 @@ fn server(address: &SocketAddr) -> NameServerConfig {
 }
 
 /// The system's name servers; without a usable /etc/resolv.conf the one on this host, as resolv.conf(5) says.
-fn system() -> ResolverBuilder<TokioRuntimeProvider> {
-    TokioResolver::builder_tokio().unwrap_or_else(|error| {
+fn system<P: ConnectionProvider>(provider: P) -> ResolverBuilder<P> {
+    Resolver::builder(provider.clone()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no system resolver configuration: asking the name server on this host");
         let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        Resolver::builder_with_config(config, provider)
     })
 }
 

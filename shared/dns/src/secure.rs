@@ -4,8 +4,9 @@
 //! here. A server that leaves the signatures out, or changes what they cover, makes an answer [`Unknown::Bogus`], never
 //! [`Proven::Secure`].
 
-use crate::{ATTEMPTS, NEGATIVE_MAX, POSITIVE_MAX, builder, fqdn};
-use hickory_resolver::TokioResolver;
+use crate::sieve::Sieved;
+use crate::{ATTEMPTS, NEGATIVE_MAX, POSITIVE_MAX, builder_over, fqdn};
+use hickory_resolver::Resolver;
 use hickory_resolver::config::ResolveHosts;
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
@@ -70,7 +71,7 @@ pub struct Found {
 
 /// A resolver that checks signatures.
 pub struct Validating {
-    resolver: TokioResolver,
+    resolver: Resolver<Sieved>,
     /// The zones that trust begins at.
     anchors: Vec<Name>,
     patience: Duration,
@@ -88,7 +89,7 @@ impl Validating {
         timeout: Duration,
         anchors: Option<&Path>,
     ) -> Result<Self, String> {
-        let mut builder = builder(nameservers);
+        let mut builder = builder_over(nameservers, Sieved::default());
         let timeout = timeout.max(Duration::from_secs(1));
         let options = builder.options_mut();
         options.timeout = timeout;
