@@ -312,6 +312,7 @@ pub fn all() -> Vec<Target> {
             seeds::sts_records,
             &[b"v=STSv1", b";", b"id=", b"=", b"\n", b"\t", b"x-y.z=1"],
         ),
+        target(
             "challenge",
             certd::fuzz::http,
             seeds::challenges,

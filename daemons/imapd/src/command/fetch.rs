@@ -12,7 +12,7 @@ use types::ContentId;
 
 /// Messages read from the store at once: their descriptions; with their bodies.
 const DESCRIBED: usize = 512;
-const WHOLE: usize = 256;
+const WHOLE: usize = 64;
 /// Octets of bodies read at once; larger ones do not lie in the database.
 const WHOLE_OCTETS: u64 = 2 << 20;
 

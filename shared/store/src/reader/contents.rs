@@ -1,9 +1,9 @@
 //! What messages are: parsed structure, trace header, body.
 
-use super::{Reader, bulk};
+use super::Reader;
 use crate::Error;
 use crate::row::{Content, ContentBody};
-use sql::{Dialect, Row, args};
+use sql::{Row, args};
 use std::collections::HashSet;
 use std::ops::Range;
 use types::{AccountId, BlobId, ContentId};
@@ -19,6 +19,8 @@ pub struct Wanted {
     pub body: bool,
 }
 
+/// Contents at most that are read by one statement and without a transaction: its beginning and end would cost more than they.
+const FEW: usize = 8;
 /// Contents in a row at least, to be read as one range.
 const RUN_MIN: usize = 32;
 /// Octets of a body at most: what IMAP can tell of. Also guards the decompression of a damaged row.
@@ -26,7 +28,7 @@ const BODY_MAX: usize = u32::MAX as usize;
 
 impl Reader {
     /// Gives the contents with these ids to `take`, in no certain order, as they come. Those that are gone are passed over.
-    /// Reads in sets: a thousand cost a few queries.
+    /// Reads in sets: a thousand cost two or three queries.
     ///
     /// # Errors
     /// [`Error`]
@@ -40,11 +42,16 @@ impl Reader {
         let mut sorted: Vec<u64> = ids.iter().map(|id| id.0).collect();
         sorted.sort_unstable();
         sorted.dedup();
-        // What a content is never changes: statements that see different states of the database tell the same of it.
-        if self.db.dialect() == Dialect::Sqlite {
-            return bulk::contents(&self.db, account, &sorted, wanted, take).await;
-        }
         let columns = columns(wanted);
+        if sorted.len() <= FEW {
+            let (text, args) = listed(&columns, account, &sorted);
+            for row in self.db.fetch_all(&text, args).await? {
+                take(read(&row, wanted)?);
+            }
+            return Ok(());
+        }
+        // Not straight from the pool: only a snapshot looks again when a reader comes between two steps of the writer.
+        let mut snapshot = self.db.snapshot().await?;
         let (runs, scattered) = runs(&sorted);
         for run in runs {
             let (Some(low), Some(high)) = (run.first(), run.last()) else {
@@ -52,7 +59,7 @@ impl Reader {
             };
             let wanted_ids: HashSet<u64> = run.iter().copied().collect();
             let text = format!("{columns} WHERE c.account = ? AND c.id BETWEEN ? AND ?");
-            let mut rows = self.db.fetch(&text, args![account.0, *low, *high])?;
+            let mut rows = snapshot.fetch(&text, args![account.0, *low, *high])?;
             while let Some(row) = rows.next().await? {
                 if wanted_ids.contains(&row.u64(0)?) {
                     take(read(&row, wanted)?);
@@ -60,19 +67,13 @@ impl Reader {
             }
         }
         for part in scattered.chunks(256) {
-            let mut args = args![account.0];
-            let mut list: Vec<sql::Value> = part.iter().map(|id| (*id).into()).collect();
-            let count = sql::pad(&mut list);
-            args.append(&mut list);
-            let text = format!(
-                "{columns} WHERE c.account = ? AND c.id IN ({})",
-                sql::placeholders(count)
-            );
-            let mut rows = self.db.fetch(&text, args)?;
+            let (text, args) = listed(&columns, account, part);
+            let mut rows = snapshot.fetch(&text, args)?;
             while let Some(row) = rows.next().await? {
                 take(read(&row, wanted)?);
             }
         }
+        snapshot.commit().await?;
         Ok(())
     }
 
@@ -133,6 +134,19 @@ fn columns(wanted: Wanted) -> String {
     text
 }
 
+/// The statement for these ids.
+fn listed(columns: &str, account: AccountId, ids: &[u64]) -> (String, Vec<sql::Value>) {
+    let mut args = args![account.0];
+    let mut list: Vec<sql::Value> = ids.iter().map(|id| (*id).into()).collect();
+    let count = sql::pad(&mut list);
+    args.append(&mut list);
+    let text = format!(
+        "{columns} WHERE c.account = ? AND c.id IN ({})",
+        sql::placeholders(count)
+    );
+    (text, args)
+}
+
 fn read(row: &Row, wanted: Wanted) -> Result<Content, Error> {
     let mut content = Content {
         id: ContentId(row.u64(0)?),
@@ -159,7 +173,7 @@ fn read(row: &Row, wanted: Wanted) -> Result<Content, Error> {
     Ok(content)
 }
 
-pub(super) fn unpacked(stored: &[u8]) -> Result<Vec<u8>, Error> {
+fn unpacked(stored: &[u8]) -> Result<Vec<u8>, Error> {
     blob::decode(stored, BODY_MAX).map_err(|error| Error::Damaged(error.to_string()))
 }
 
