@@ -322,6 +322,28 @@ pub fn sealing() -> Vec<Vec<u8>> {
     ])
 }
 
+/// Policies of MTA-STS.
+pub fn sts_policies() -> Vec<Vec<u8>> {
+    [
+        "version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\nmx: *.example.net\r\nmax_age: 604800\r\n",
+        "max_age:1\nmx: a.example\n\nmode: testing\nversion: STSv1",
+        "version: STSv1\nmode: none\nmax_age: 86400\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+/// Their TXT records, one a line.
+pub fn sts_records() -> Vec<Vec<u8>> {
+    [
+        "v=STSv1; id=20160831085700Z;",
+        "v=spf1 -all\nv=STSv1;id=a; x=1",
+        "v=STSv1; id=a\nv=STSv1; id=b",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,26 +390,4 @@ mod tests {
             assert!(store::AclRights::parse(&String::from_utf8_lossy(&seed)).is_some());
         }
     }
-}
-
-/// Policies of MTA-STS.
-pub fn sts_policies() -> Vec<Vec<u8>> {
-    [
-        "version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\nmx: *.example.net\r\nmax_age: 604800\r\n",
-        "max_age:1\nmx: a.example\n\nmode: testing\nversion: STSv1",
-        "version: STSv1\nmode: none\nmax_age: 86400\n",
-    ]
-    .map(|text| text.as_bytes().to_vec())
-    .to_vec()
-}
-
-/// Their TXT records, one a line.
-pub fn sts_records() -> Vec<Vec<u8>> {
-    [
-        "v=STSv1; id=20160831085700Z;",
-        "v=spf1 -all\nv=STSv1;id=a; x=1",
-        "v=STSv1; id=a\nv=STSv1; id=b",
-    ]
-    .map(|text| text.as_bytes().to_vec())
-    .to_vec()
 }

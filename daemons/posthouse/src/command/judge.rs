@@ -60,11 +60,7 @@ pub(crate) async fn run(place: &Place, json: bool, options: Judge) -> Result<(),
     }
     output::say("");
     for (name, result, reason) in reasons(row.get("results").unwrap_or(&Value::Null)) {
-        output::say(
-            &format!("{name:9}{result:10} {reason}")
-                .trim_end()
-                .to_owned(),
-        );
+        output::say(format!("{name:9}{result:10} {reason}").trim_end());
     }
     output::say(&match answer {
         Some(text) => format!("\nIt would be refused: {text}"),
