@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         if !self.holds() {
             return Err((555, Enhanced(5, 5, 4), "FUTURERELEASE is not offered here"));
         }
-        let (at, interval) = match hold {
+        let (mut at, interval) = match hold {
             Hold::For(seconds) => (now.saturating_add(u64::from(seconds)), Some(seconds)),
             Hold::Until(at) => (at, None),
         };
@@ -108,6 +108,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         if at.saturating_add(LATE) < now {
             return Err((501, Enhanced(5, 5, 4), "That time is over"));
+        }
+        if interval.is_some() {
+            // The second that has begun is not over: never before its time.
+            at = at.saturating_add(1);
         }
         Ok(Some(Release { at, interval }))
     }
