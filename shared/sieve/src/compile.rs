@@ -86,7 +86,7 @@ pub fn capabilities() -> Vec<String> {
     names
 }
 
-/// Not offered: what needs a trigger in IMAP, a converter, deadlines in the queue; and what
+/// Not offered: what needs a trigger in IMAP, a converter, time limits of delivery; and what
 /// belongs to another product.
 fn offered(capability: &Capability) -> bool {
     !matches!(
