@@ -125,10 +125,10 @@ pub fn push_date(out: &mut String, at: u64) {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
-    let days = at / 86_400;
+    let days = (at / 86_400).cast_signed();
     let seconds = at % 86_400;
-    let (year, month, day) = civil(days);
-    let name = |names: &[&'static str], at: u64| -> &'static str {
+    let (year, month, day) = types::moment::civil(days);
+    let name = |names: &[&'static str], at: i64| -> &'static str {
         usize::try_from(at)
             .ok()
             .and_then(|at| names.get(at))
@@ -144,25 +144,6 @@ pub fn push_date(out: &mut String, at: u64) {
         seconds / 60 % 60,
         seconds % 60,
     );
-}
-
-/// Year, month (1 to 12) and day of a day since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The resolver of the daemons that ask DNS, made of their settings in one place.
 //!
-//! It is a stub with a cache of its own: it asks the name servers that the settings name, or the system's. A caching name
+//! It is a stub resolver (RFC 1034 5.3.1) with a cache of its own: it asks the name servers that the settings name, or the system's. A caching name
 //! server on this host is what a mail server should ask (127.0.0.1, without the limits that public ones have).
 //!
 //! [`Validating`] does not believe those servers: it checks the signatures itself (DNSSEC).

@@ -3,6 +3,7 @@
 use crate::cursor::{Cursor, Parse};
 use crate::number;
 use crate::refusal::Refusal;
+use types::moment::{civil, days};
 
 const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
@@ -15,35 +16,6 @@ const LAST: i64 = 253_402_300_799;
 
 /// The first second of the year 0.
 const FIRST: i64 = -62_167_219_200;
-
-/// Days since 1970-01-01 of a proleptic Gregorian date, by eras of 400 years beginning in March.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Year, month (1 to 12) and day of a number of days since 1970-01-01.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
-}
 
 /// The day (since 1970-01-01, UTC) of a time in seconds since 1970: what SEARCH compares INTERNALDATE by.
 pub fn day_of(unix: i64) -> i32 {
@@ -58,7 +30,7 @@ pub fn day_in_zone(unix: i64, zone: i16) -> i32 {
 /// Appends a date-time in quotes, in UTC. What four digits of a year cannot say is shown as the nearest that they can.
 pub fn write(out: &mut Vec<u8>, unix: i64) {
     let unix = unix.clamp(FIRST, LAST);
-    let (year, month, day) = civil_from_days(unix.div_euclid(DAY));
+    let (year, month, day) = civil(unix.div_euclid(DAY));
     let second = unix.rem_euclid(DAY);
     out.push(b'"');
     // RFC 9051 9: date-day-fixed, a space or a digit first
@@ -153,9 +125,9 @@ fn day_month_year(cursor: &mut Cursor<'_>) -> Parse<i64> {
     cursor.expect(b'-', WRONG.text)?;
     let year = cursor.run(|byte| byte.is_ascii_digit());
     let year = small(year).filter(|_| year.len() == 4).ok_or(WRONG)?;
-    let days = days_from_civil(year, month, day);
-    match civil_from_days(days) == (year, month, day) {
-        true => Ok(days),
+    let date = days(year, month, day);
+    match civil(date) == (year, month, day) {
+        true => Ok(date),
         false => Err(WRONG),
     }
 }

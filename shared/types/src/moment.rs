@@ -1,21 +1,9 @@
-//! Times as RFC 3339 writes them: `2026-11-28T22:00:00Z`.
+//! Times as RFC 3339 writes them, `2026-11-28T22:00:00Z`, and the calendar behind every other form.
 
 /// Seconds since 1970 as a date and time in UTC, to the second.
 pub fn date_time(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days from 1 March 0000, in eras of 400 years (Howard Hinnant's civil-from-days).
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let rest = seconds % 86_400;
+    let (year, month, day) = civil((seconds / 86_400).cast_signed());
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
@@ -85,8 +73,9 @@ fn days_of(year: i64, month: i64) -> Option<i64> {
     }
 }
 
-/// Days since 1970 (Howard Hinnant's days-from-civil).
-fn days(year: i64, month: i64, day: i64) -> i64 {
+/// Days since 1970-01-01 of a date: year, month (1 to 12) and day. By eras of 400 years that begin in March, so that the leap day
+/// is their years' last one (Howard Hinnant, "chrono-compatible low-level date algorithms").
+pub fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let from_march = (month + 9) % 12;
@@ -94,9 +83,36 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
+/// Year, month (1 to 12) and day of so many days since 1970-01-01.
+pub fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_and_dates_are_each_others_inverse() {
+        for day in (-720_000..3_000_000).step_by(37) {
+            let (year, month, of_month) = civil(day);
+            assert!((1..=12).contains(&month) && (1..=31).contains(&of_month));
+            assert_eq!(days(year, month, of_month), day);
+        }
+        assert_eq!(civil(-1), (1969, 12, 31));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+    }
 
     #[test]
     fn times_are_written_and_read_back() {
