@@ -26,7 +26,15 @@ pub const fn api_hash(server: Role) -> u64 {
         Role::Queued => include_str!("api/queued.rs"),
         Role::Indexd => include_str!("api/indexd.rs"),
         Role::Certd => include_str!("api/certd.rs"),
-        Role::Smtpd | Role::Imapd | Role::Pop3d | Role::Sieved | Role::Posthouse => "",
+        Role::Limitd => include_str!("api/limitd.rs"),
+        Role::Reportd => include_str!("api/reportd.rs"),
+        Role::Hookd => include_str!("api/hookd.rs"),
+        Role::Smtpd
+        | Role::Imapd
+        | Role::Pop3d
+        | Role::Sieved
+        | Role::Httpd
+        | Role::Posthouse => "",
     };
     fnv(own, SHARED)
 }

@@ -44,6 +44,9 @@ pub struct Daemon {
     pub group_reads: Vec<String>,
     /// What is gone after kill -9.
     pub restart_loses: String,
+    /// It runs only if its section says `enabled = true`.
+    #[serde(default)]
+    pub optional: bool,
     /// Operations by caller.
     #[serde(default)]
     pub serves: BTreeMap<String, Vec<String>>,

@@ -2,13 +2,13 @@
 
 import yaml
 
-from suite import ROLES, ROOT
+from suite import OPTIONAL, ROLES, ROOT
 
 
 def test_compose_file():
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     services = compose["services"]
-    assert set(services) == set(ROLES)
+    assert set(services) == set(ROLES + OPTIONAL)
     volumes = set(compose["volumes"])
     for name, service in services.items():
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"]

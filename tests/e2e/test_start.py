@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 
-from suite import ROLES, Suite, program, wait_for
+from suite import OPTIONAL, ROLES, Suite, program, wait_for
 
 
 def _free(*ports):
@@ -81,7 +81,9 @@ def test_reload_and_metrics(make_suite):
     suite.run("reload")
     metrics = suite.run("metrics").stdout
     assert re.search(r"^[a-z_]+(\{.*\})? [0-9.e+]+$", metrics, re.MULTILINE), metrics[:500]
-    assert len(suite.json("status")) == len(ROLES)
+    rows = suite.json("status")
+    assert {row["role"] for row in rows if row["state"] == "up"} == set(ROLES)
+    assert {row["role"] for row in rows if row["state"] == "off"} == set(OPTIONAL)
 
 
 def test_check_says_what_is_right_and_wrong(make_suite):

@@ -19,7 +19,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "indexd", "imapd", "pop3d", "sieved", "certd"]
+ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "indexd", "imapd", "pop3d", "sieved"]
+# They run only if their sections say `enabled = true`.
+OPTIONAL = ["certd", "limitd", "reportd", "hookd", "httpd"]
 PASSWORD = "correct horse 7 battery"
 
 imaplib._MAXLINE = 50_000_000
@@ -194,6 +196,10 @@ class Suite:
             "queued": {"retry_min": 1, "local_retry_min": 1, "retry_max": 3, "min_free": 8 * 1024 * 1024},
         }
 
+    def roles(self):
+        """The daemons that this suite runs."""
+        return ROLES + [role for role in OPTIONAL if self.config.get(role, {}).get("enabled")]
+
     def write_config(self):
         (self.dir / "posthouse.toml").write_text(toml(self.config))
 
@@ -221,8 +227,8 @@ class Suite:
         def up():
             assert self.process.poll() is None, f"posthouse up ended: {self.tail()}"
             with contextlib.suppress(AssertionError):
-                rows = self.json("status")
-                return len(rows) == len(ROLES) and all(row["state"] == "up" for row in rows)
+                rows = [row for row in self.json("status") if row["state"] != "off"]
+                return len(rows) == len(self.roles()) and all(row["state"] == "up" for row in rows)
             return False
 
         wait_for(up, lambda: f"all daemons up\n{self.tail()}", seconds, 0.05)

@@ -50,7 +50,7 @@ pub struct Cli {
 pub enum Command {
     /// Run one daemon in the foreground, as its unit does.
     Run {
-        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d, sieved or certd.
+        /// keyd, authd, stored, deliverd, relayd, queued, smtpd, indexd, imapd, pop3d, sieved, certd, limitd, reportd, hookd or httpd.
         role: String,
     },
     /// Run all daemons in the foreground, without root, until Ctrl-C.

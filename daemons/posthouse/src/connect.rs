@@ -1,5 +1,6 @@
 //! Where the suite is, and calls to its daemons.
 
+use crate::command::status::daemons;
 use crate::failure::Failure;
 use ipc::{CallError, Client, ClientOptions, FaultKind, Operation};
 use std::cell::RefCell;
@@ -54,17 +55,20 @@ pub(crate) struct Suite {
     pub(crate) trace: TraceId,
     /// `suite.run_dir`.
     pub(crate) run_dir: PathBuf,
+    /// The daemons that the configuration wants, in the order in which they start.
+    pub(crate) daemons: Vec<Role>,
     clients: RefCell<HashMap<Role, Client>>,
 }
 
 impl Suite {
     /// Reads where its daemons are; connects to each when it is first called.
     pub(crate) fn open(place: &Place, json: bool) -> Result<Self, Failure> {
-        let suite = place
-            .document()?
+        let document = place.document()?;
+        let suite = document
             .suite()
             .map_err(|failure| Failure::new(failure.to_string()))?;
         Ok(Self {
+            daemons: daemons().filter(|role| document.enabled(*role)).collect(),
             json,
             hostname: suite.hostname,
             state_dir: suite.state_dir,

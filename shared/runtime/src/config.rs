@@ -7,6 +7,7 @@ use crate::Failure;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
+use types::Role;
 
 /// The section `[suite]`: what all daemons share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +117,18 @@ impl Document {
             document.set(&name, &text)?;
         }
         Ok(document)
+    }
+
+    /// Whether a daemon runs: those that the topology calls optional do if their section says `enabled = true`, all others always.
+    pub fn enabled(&self, role: Role) -> bool {
+        if !ipc::topology::daemon(role).is_some_and(|daemon| daemon.optional) {
+            return true;
+        }
+        self.table
+            .get(role.name())
+            .and_then(|section| section.get("enabled"))
+            .and_then(toml::Value::as_bool)
+            .unwrap_or(false)
     }
 
     fn add(&mut self, path: &Path) -> Result<(), Failure> {

@@ -94,6 +94,11 @@ impl<C: DeserializeOwned + Default> Start<C> {
         socket_path(&self.inner.suite.run_dir, server)
     }
 
+    /// Whether another daemon runs, as far as the configuration tells: those that the topology calls optional may not.
+    pub fn enabled(&self, other: Role) -> bool {
+        self.inner.document.borrow().enabled(other)
+    }
+
     /// Becomes true when sessions should end: finish what is under way, take nothing new.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.inner.stop.subscribe()

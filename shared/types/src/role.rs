@@ -34,6 +34,12 @@ roles! {
     Keyd = "keyd",
     /// The directory and logins.
     Authd = "authd",
+    /// Rates, quotas and greylisting.
+    Limitd = "limitd",
+    /// Reports of DMARC and TLS, out and in.
+    Reportd = "reportd",
+    /// Filters of others: milters, HTTP hooks, administrator's Sieve.
+    Hookd = "hookd",
     /// The store's only writer.
     Stored = "stored",
     /// Local delivery.
@@ -54,6 +60,8 @@ roles! {
     Sieved = "sieved",
     /// Certificates from an authority.
     Certd = "certd",
+    /// HTTPS front.
+    Httpd = "httpd",
     /// The command line tool: calls, serves nothing.
     Posthouse = "posthouse",
 }

@@ -5,7 +5,6 @@
 
 use crate::command::check_parts;
 use crate::command::dns::Known;
-use crate::command::status::daemons;
 use crate::connect::{Place, Suite};
 use crate::failure::Failure;
 use crate::output;
@@ -155,7 +154,7 @@ fn state(findings: &mut Findings, suite: &Suite) {
 }
 
 async fn running(findings: &mut Findings, suite: &Suite) {
-    for role in daemons() {
+    for role in suite.daemons.iter().copied() {
         match suite.call(role, &control::Status).await {
             Err(failure) => findings.error(
                 "daemons",

@@ -41,7 +41,7 @@ fn sections(document: &Document) -> Result<(), runtime::Failure> {
             $daemon::needs(&config, &setting)?;
         )*};
     }
-    daemons!(keyd authd stored deliverd relayd queued smtpd indexd imapd pop3d sieved certd);
+    daemons!(keyd authd stored deliverd relayd queued smtpd indexd imapd pop3d sieved certd limitd reportd hookd httpd);
     document.section::<store::Config>("store")?;
     document.section::<blob::Config>("blob")?;
     document
@@ -142,6 +142,10 @@ mod tests {
         add("pop3d", toml::Table::try_from(pop3d::Config::default()));
         add("sieved", toml::Table::try_from(sieved::Config::default()));
         add("certd", toml::Table::try_from(certd::Config::default()));
+        add("limitd", toml::Table::try_from(limitd::Config::default()));
+        add("reportd", toml::Table::try_from(reportd::Config::default()));
+        add("hookd", toml::Table::try_from(hookd::Config::default()));
+        add("httpd", toml::Table::try_from(httpd::Config::default()));
         table
     }
 

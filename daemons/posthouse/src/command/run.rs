@@ -27,6 +27,10 @@ pub(crate) fn run(place: &Place, role: &str) -> Result<ExitCode, Failure> {
         Role::Sieved => runtime::run_role(role, path, sieved::needs, sieved::run),
         Role::Imapd => runtime::run_role(role, path, imapd::needs, imapd::run),
         Role::Certd => runtime::run_role(role, path, certd::needs, certd::run),
+        Role::Limitd => runtime::run_role(role, path, limitd::needs, limitd::run),
+        Role::Reportd => runtime::run_role(role, path, reportd::needs, reportd::run),
+        Role::Hookd => runtime::run_role(role, path, hookd::needs, hookd::run),
+        Role::Httpd => runtime::run_role(role, path, httpd::needs, httpd::run),
         Role::Posthouse => return Err(Failure::new("posthouse is the tool itself; name a daemon")),
     })
 }

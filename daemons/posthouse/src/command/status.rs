@@ -21,6 +21,10 @@ pub(crate) async fn run(suite: &Suite, security: bool) -> Result<(), Failure> {
     for role in daemons() {
         let row = match suite.call(role, &control::Status).await {
             Ok(status) => row(&status),
+            Err(_) if !suite.daemons.contains(&role) => {
+                let fact = format!("{role}.enabled=false");
+                json!({ "role": role.name(), "state": "off", "facts": [fact] })
+            }
             Err(failure) => {
                 away += 1;
                 json!({ "role": role.name(), "state": "away", "facts": [failure.text] })
@@ -44,7 +48,7 @@ pub(crate) async fn run(suite: &Suite, security: bool) -> Result<(), Failure> {
     if away > 0 {
         return Err(Failure::unreachable(format!(
             "{away} of {} daemons are away",
-            rows.len()
+            suite.daemons.len()
         )));
     }
     Ok(())
@@ -76,7 +80,7 @@ fn row(status: &control::StatusReply) -> Value {
 /// other daemons' state, the system's files, the network, other programs.
 async fn show_security(suite: &Suite, rows: &[Value]) -> Result<(), Failure> {
     let mut shown = Vec::new();
-    for role in daemons() {
+    for role in suite.daemons.iter().copied() {
         let mut attempts: Vec<(String, control::Probe)> = vec![
             (
                 "read /etc/shadow".to_owned(),
@@ -127,7 +131,7 @@ async fn show_security(suite: &Suite, rows: &[Value]) -> Result<(), Failure> {
 
 /// The metrics of all daemons, one after the other; those that are away are named in a comment.
 pub(crate) async fn metrics(suite: &Suite) -> Result<(), Failure> {
-    for role in daemons() {
+    for role in suite.daemons.iter().copied() {
         match suite.call(role, &control::Metrics).await {
             Ok(text) => output::say(text.trim_end()),
             Err(failure) => output::say(&format!("# {role} is away: {failure}")),
@@ -138,7 +142,7 @@ pub(crate) async fn metrics(suite: &Suite) -> Result<(), Failure> {
 
 /// Has every daemon read its configuration and certificates again.
 pub(crate) async fn reload(suite: &Suite) -> Result<(), Failure> {
-    for role in daemons() {
+    for role in suite.daemons.iter().copied() {
         suite.call(role, &control::Reload).await?;
         output::done(
             suite.json,

@@ -4,7 +4,6 @@
 //! reaches the supervisor alone, which then stops them from the listeners inwards. A child that ends is started again,
 //! after a pause that doubles while it keeps ending. Children die with the supervisor (PR_SET_PDEATHSIG in `run`).
 
-use crate::command::status::daemons;
 use crate::connect::{Place, Suite};
 use crate::demo;
 use crate::failure::Failure;
@@ -31,7 +30,7 @@ pub(crate) async fn run(place: &Place, options: &crate::cli::Up) -> Result<(), F
     let began = Instant::now();
     let suite = Suite::open(place, false)?;
     let (stop, stopping) = watch::channel(None::<usize>);
-    let all: Vec<Role> = daemons().collect();
+    let all = suite.daemons.clone();
     let mut keepers = Vec::with_capacity(all.len());
     let config = Arc::new(place.config.clone());
     let mut signals = Signals::new()?;

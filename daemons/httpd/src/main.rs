@@ -1,0 +1,8 @@
+//! The daemon httpd as a program of its own.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runtime::main(types::Role::Httpd, httpd::needs, httpd::run)
+}

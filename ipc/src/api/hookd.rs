@@ -1,0 +1,1 @@
+//! hookd: asks filters about mail while it arrives: milters, HTTP hooks, the administrator's Sieve scripts.

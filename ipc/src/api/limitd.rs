@@ -1,0 +1,1 @@
+//! limitd: counts what each address, sender, recipient and account has used: rates, quotas, greylisting.
