@@ -147,6 +147,8 @@ pub enum Target {
     },
     /// An address elsewhere.
     Forward(Address),
+    /// reportd: one of `reportd.addresses`.
+    Reports,
 }
 
 /// Whether an account may use an address as MAIL FROM or From.

@@ -12,6 +12,7 @@ mod grant;
 mod id;
 pub mod moment;
 mod network;
+mod pattern;
 mod role;
 mod status;
 mod suspicion;
@@ -27,6 +28,7 @@ pub use id::{
     TraceId, Uid,
 };
 pub use network::{Network, NetworkError};
+pub use pattern::{AddressPattern, REPORT_ADDRESSES};
 pub use role::Role;
 pub use status::{Enhanced, Outcome, Status};
 pub use suspicion::{Suspicion, Treatment};
