@@ -237,6 +237,9 @@ pub struct Config {
     pub oauth: OAuth,
     /// Failed logins.
     pub blocking: Blocking,
+    /// `reportd.addresses`, if reportd runs: not a setting of this section.
+    #[serde(skip)]
+    pub(crate) reports: Vec<types::AddressPattern>,
 }
 
 impl Default for Config {
@@ -267,6 +270,7 @@ impl Default for Config {
             scram: Scram::default(),
             oauth: OAuth::default(),
             blocking: Blocking::default(),
+            reports: Vec::new(),
         }
     }
 }

@@ -101,7 +101,9 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// # Errors
 /// The database cannot be used, or settings are impossible.
 pub async fn run(start: Start<Config>) -> Result<(), Failure> {
-    let config = start.config().clone();
+    let mut config = start.config().clone();
+    let reports: types::ReportAddresses = start.section(Role::Reportd.name())?;
+    config.reports = reports.patterns().map_err(Failure::new)?;
     let mut stopping = start.stopping();
     let url = match config.database.as_str() {
         "" => format!(

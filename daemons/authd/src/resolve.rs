@@ -111,11 +111,19 @@ impl Resolver {
         }
         let mut targets = walk.accounts;
         targets.extend(walk.forwards.into_iter().map(Target::Forward));
+        if self.is_for_reports(address) {
+            targets.push(Target::Reports);
+        }
         Ok(match targets.is_empty() {
             false => Resolution::Local(targets),
             true if walk.disabled => Resolution::Disabled,
             true => Resolution::Unknown,
         })
+    }
+
+    /// Whether reportd takes the mail of an address.
+    fn is_for_reports(&self, address: &Address) -> bool {
+        self.config.reports.iter().any(|pattern| pattern.matches(address))
     }
 
     /// Whether an account may send from an address.
@@ -287,6 +295,10 @@ impl Resolver {
         if aim == Aim::Send && !self.config.send_as_catch_all {
             return None;
         }
+        // It is known, if only to reportd.
+        if aim == Aim::Deliver && self.is_for_reports(address) {
+            return None;
+        }
         if let Some(target) = &domain.catch_all {
             return target.parse().ok().map(|target| (target, None));
         }
@@ -314,6 +326,7 @@ pub(crate) fn accounts(resolution: &Resolution) -> Vec<String> {
             None => name.to_string(),
         },
         Target::Forward(address) => format!("> {address}"),
+        Target::Reports => "reportd".to_owned(),
     };
     targets.iter().map(show).collect()
 }

@@ -67,6 +67,8 @@ pub(crate) struct Delivery<D, S> {
     pub(crate) large: Semaphore,
     /// None in tests without a store.
     pub(crate) scripts: Option<Scripts>,
+    /// `None` if it does not run.
+    pub(crate) reportd: Option<ipc::Client>,
 }
 
 /// The message in hand.
@@ -94,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) notes: Vec<(AccountId, Vec<(u64, i64)>)>,
     /// Until the notes are in the store.
     pub(crate) flights: Vec<Flight>,
+    /// Recipients whose mail reportd takes.
+    pub(crate) reports: Vec<u16>,
 }
 
 impl Plan {
@@ -111,7 +115,14 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             config,
             large,
             scripts,
+            reportd: None,
         }
+    }
+
+    /// Mail for `reportd.addresses` goes to reportd.
+    pub(crate) fn with_reportd(mut self, reportd: Option<ipc::Client>) -> Self {
+        self.reportd = reportd;
+        self
     }
 
     /// Delivers to all recipients, as far as that goes now. `file` comes with [`Body::Attached`].
@@ -137,6 +148,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                 }
             }
         }
+        self.hand_to_reportd(&call, &message, &mut plan).await;
         self.file_as_junk(&call, &mut plan).await;
         self.run_scripts(&call, &message, &mut plan).await;
         let (copies, changed): (Vec<Copy>, Vec<Copy>) = std::mem::take(&mut plan.copies)
@@ -263,6 +275,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         for target in targets {
             match target {
                 Target::Forward(address) => forwards.push(address),
+                Target::Reports => plan.reports.push(recipient.index),
                 Target::Account {
                     account,
                     name,

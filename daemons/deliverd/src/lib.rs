@@ -14,8 +14,10 @@
 //! script that fails, or no longer compiles, keeps the message. What a script must not do twice (vacation, duplicate) is noted by
 //! stored under the message's id in the queue, so that a repeated delivery does not count against itself.
 //!
+//! Mail for `reportd.addresses` goes to reportd as it is, whoever else gets it.
+//!
 //! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor, and the
-//! store, for scripts and mailboxes. Calls authd (ResolveRecipient, ForwardSender) and stored (Deliver, Remember). Serves queued alone. It is the
+//! store, for scripts and mailboxes. Calls authd (ResolveRecipient, ForwardSender), stored (Deliver, Remember) and reportd (TakeReport). Serves queued alone. It is the
 //! parser of hostile input on this side of the queue and runs the users' scripts: it holds no secret and no right but to deliver.
 //!
 //! STANDARDS: RFC 5321 4.4 (Return-Path), RFC 5233 (subaddresses, as folders), RFC 9228 (Delivered-To), RFC 5322 and RFC 2045
@@ -30,6 +32,7 @@ mod copies;
 mod delivery;
 mod filing;
 mod junk;
+mod reports;
 mod script;
 
 pub use config::{Config, OverQuota, SieveConfig};
@@ -134,7 +137,11 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     let hostname = start.suite().hostname.clone();
     let scripts = Scripts::new(reader, config.sieve.clone(), &hostname)
         .map_err(|problem| Failure::new(format!("deliverd.sieve: {problem}")))?;
-    let delivery = Arc::new(Delivery::new(authd, stored, config, Some(scripts)));
+    let reportd = start
+        .enabled(Role::Reportd)
+        .then(|| start.client(Role::Reportd));
+    let delivery = Delivery::new(authd, stored, config, Some(scripts)).with_reportd(reportd);
+    let delivery = Arc::new(delivery);
     let router = Router::new(Role::Deliverd).on(move |context, call: Deliver| {
         let (delivery, places) = (delivery.clone(), places.clone());
         async move {

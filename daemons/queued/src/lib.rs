@@ -14,6 +14,7 @@
 //! - **Rules** send certain mail another way, by another schedule or at another speed. Where they change how a destination is
 //!   spoken to, its mail stands in a queue of its own (`example.net/bulk`).
 //! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
+//! - **Reports that reportd has due** are fetched, committed as messages of our own, and then settled with it.
 //! - **Senders are told** of failures, of a delay, and of success if they asked (DSN).
 //!
 //! It holds up before it breaks: when the disk runs low, or too much is queued, or the disk is too slow, a commit is Busy, which
@@ -21,7 +22,7 @@
 //!
 //! SECURITY: user `posthouse-queue`; no network but that to a shared queue table; writes its state directory `queue` only.
 //! Serves smtpd (ReserveIds, OpenSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
-//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd and keyd. A message with recipients
+//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd, keyd and reportd (ClaimReport, SettleReport). A message with recipients
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
 //!
@@ -52,6 +53,7 @@ mod record;
 mod relays;
 mod replay;
 mod report;
+mod report_mail;
 mod rights;
 mod rule;
 mod schema;
@@ -130,6 +132,10 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     .map_err(Failure::new)?;
     facts(&start, &core);
     core.start();
+    if start.enabled(Role::Reportd) {
+        let reportd = start.client(Role::Reportd);
+        tokio::spawn(report_mail::run(Arc::clone(&core), reportd));
+    }
     let serving = start.serve(service::router(&core));
     let ended = serving.await;
     core.close().await;

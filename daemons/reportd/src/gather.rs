@@ -226,13 +226,13 @@ fn of_dmarc(mut evaluation: Evaluation) -> Option<Result_> {
         short(text);
     }
     for (domain, selector, result, reason) in &mut evaluation.dkim {
-        [domain, selector, result, reason].map(short);
+        [domain, selector, result, reason].into_iter().for_each(short);
     }
     for (kind, comment) in &mut evaluation.reasons {
-        [kind, comment].map(short);
+        [kind, comment].into_iter().for_each(short);
     }
     if let Some((domain, scope, result)) = &mut evaluation.spf {
-        [domain, scope, result].map(short);
+        [domain, scope, result].into_iter().for_each(short);
     }
     Some(Result_ {
         kind: "dmarc",
@@ -254,7 +254,9 @@ fn of_tls(mut count: TlsCount) -> Option<Result_> {
     short(&mut count.policy.kind);
     short(&mut count.policy.domain);
     if let Some(failure) = &mut count.failure {
-        [&mut failure.kind, &mut failure.mx, &mut failure.reason].map(short);
+        [&mut failure.kind, &mut failure.mx, &mut failure.reason]
+            .into_iter()
+            .for_each(short);
     }
     Some(Result_ {
         kind: "tls",

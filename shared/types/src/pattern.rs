@@ -1,9 +1,46 @@
 //! Patterns of addresses, as configurations list them.
 
 use crate::Address;
+use serde::Deserialize;
 
 /// The addresses that reports of others come to, unless the configuration names others.
 pub const REPORT_ADDRESSES: [&str; 3] = ["dmarc-reports@*", "tls-reports@*", "abuse-reports@*"];
+
+/// What other daemons need to know of the section `[reportd]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct ReportAddresses {
+    /// `reportd.enabled`.
+    pub enabled: bool,
+    /// `reportd.addresses`.
+    pub addresses: Vec<String>,
+}
+
+impl Default for ReportAddresses {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            addresses: REPORT_ADDRESSES.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl ReportAddresses {
+    /// The patterns; none if reportd does not run.
+    ///
+    /// # Errors
+    /// A text for the operator.
+    pub fn patterns(&self) -> Result<Vec<AddressPattern>, String> {
+        if !self.enabled {
+            return Ok(Vec::new());
+        }
+        self.addresses
+            .iter()
+            .map(|text| AddressPattern::parse(text))
+            .map(|pattern| pattern.map_err(|error| format!("reportd.addresses: {error}")))
+            .collect()
+    }
+}
 
 /// `reports@example.org`, `reports@*`, `dmarc-*@example.org`: one `*` in each part stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq)]
