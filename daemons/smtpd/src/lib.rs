@@ -13,8 +13,8 @@
 //! results it writes into Authentication-Results; fields that claim to be that are taken out (`[smtpd.checks]`).
 //!
 //! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
-//! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures) and queued
-//! (commits). It sees the passwords of PLAIN and LOGIN for as long as
+//! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures), queued
+//! (commits) and reportd (Judged: what the checks found, later and never waited for). It sees the passwords of PLAIN and LOGIN for as long as
 //! authd takes to check them; SCRAM never shows them.
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
@@ -36,6 +36,7 @@ mod header;
 mod listener;
 mod peers;
 mod recipients;
+mod reports;
 mod session;
 mod trace_header;
 
@@ -116,11 +117,15 @@ fn serving(
     backend: Peers,
     clients: Arc<Clients>,
     tls: Option<TlsAcceptor>,
+    reports: Option<Arc<reports::Reports>>,
 ) -> Result<Serving<Peers>, Failure> {
     let hostname = config.hostname.as_deref().unwrap_or(suite).to_owned();
     let postmaster = Address::new("postmaster", &hostname)
         .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
-    let checks = checks::Checks::new(&config.checks)?;
+    let mut checks = checks::Checks::new(&config.checks)?;
+    if let Some(checks) = &mut checks {
+        checks.reports = reports;
+    }
     let authserv_id = match config.checks.authserv_id.as_str() {
         "" => hostname.as_str(),
         own => own,
@@ -196,10 +201,12 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     let clients = Arc::new(Clients::default());
     let back_ends = (start.client(Role::Authd), start.client(Role::Queued));
     let seats = Arc::clone(&clients);
+    let gathered = reports::start(&start)?;
     let prepare = move |config: &Config, suite: &str| {
         let judge = judge(&config.checks, config.hostname.as_deref().unwrap_or(suite))?;
         let peers = Peers::new(back_ends.0.clone(), back_ends.1.clone(), judge);
-        serving(config, suite, peers, Arc::clone(&seats), tls.clone()).map(Arc::new)
+        let (seats, gathered) = (Arc::clone(&seats), gathered.clone());
+        serving(config, suite, peers, seats, tls.clone(), gathered).map(Arc::new)
     };
     let (change, serving) = watch::channel(prepare(&config, &suite)?);
     let mut documents = start.documents();

@@ -1,9 +1,10 @@
 //! DMARC (RFC 7489, RFC 9989): whether the domain that people see in From is one that SPF or DKIM vouches for.
 
 use crate::dkim::{Checked, words};
-use crate::report::{DmarcPolicy, DmarcReport, SpfReport, Word};
+use crate::ledger::Ledger;
+use crate::report::{DmarcPolicy, DmarcReport, Published, SpfReport, Word};
 use crate::{Case, Client};
-use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::{Alignment, Policy, Report};
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, DnsError, Error, Parameters,
@@ -112,7 +113,10 @@ async fn one(
         .in_time(case.authenticator.verify_dmarc(parameters))
         .await
     {
-        Some(output) => report(domain, &output),
+        Some(output) => DmarcReport {
+            published: published(&output, ledger),
+            ..report(domain, &output)
+        },
         None => DmarcReport {
             result: Word::TempError,
             domain: domain.to_owned(),
@@ -120,6 +124,47 @@ async fn one(
             ..DmarcReport::default()
         },
     }
+}
+
+/// Addresses of one record that are kept.
+const ADDRESSES_MAX: usize = 10;
+
+/// The record, and where it stands: the library does not say, but the ledger saw who was asked.
+fn published(output: &DmarcOutput, ledger: &Ledger) -> Option<Box<Published>> {
+    let record = output.dmarc_record_cloned()?;
+    let policy = |policy: Policy| match policy {
+        Policy::Reject => DmarcPolicy::Reject,
+        Policy::Quarantine => DmarcPolicy::Quarantine,
+        Policy::None | Policy::Unspecified => DmarcPolicy::None,
+    };
+    let mail = |uri: &&mail_auth::dmarc::URI| {
+        uri.uri.contains('@') && !uri.uri.contains("://") && uri.uri.len() <= 320
+    };
+    let addresses = |uris: &[mail_auth::dmarc::URI]| -> Vec<(String, u64)> {
+        uris.iter()
+            .filter(mail)
+            .take(ADDRESSES_MAX)
+            .map(|uri| (uri.uri.clone(), uri.max_size as u64))
+            .collect()
+    };
+    Some(Box::new(Published {
+        domain: ledger
+            .place_of(&record)
+            .unwrap_or_else(|| output.domain().to_owned()),
+        strict_dkim: record.adkim == Alignment::Strict,
+        strict_spf: record.aspf == Alignment::Strict,
+        policy: policy(record.p),
+        subdomains: policy(record.sp),
+        failures: match record.fo {
+            Report::All => "0",
+            Report::Any => "1",
+            Report::Dkim => "d",
+            Report::Spf => "s",
+            Report::DkimSpf => "d:s",
+        },
+        rua: addresses(&record.rua),
+        ruf: addresses(&record.ruf).into_iter().map(|(address, _)| address).collect(),
+    }))
 }
 
 fn unanswered() -> Error {
@@ -149,5 +194,6 @@ fn report(domain: &str, output: &DmarcOutput) -> DmarcReport {
         spf_aligned: *output.spf_result() == DmarcResult::Pass,
         dkim_aligned: *output.dkim_result() == DmarcResult::Pass,
         reason: reason.to_owned(),
+        published: None,
     }
 }

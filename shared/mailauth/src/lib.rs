@@ -25,7 +25,7 @@ pub use body::{BodyHashes, header_len};
 pub use config::Limits;
 pub use field::{claims, has_result};
 pub use report::{
-    ArcReport, DkimReport, DmarcPolicy, DmarcReport, IprevReport, Report, SpfReport, Word,
+    ArcReport, DkimReport, DmarcPolicy, DmarcReport, IprevReport, Published, Report, SpfReport, Word,
 };
 
 use ledger::Ledger;
@@ -102,6 +102,18 @@ impl Judge {
             limits,
             hostname: hostname.to_owned(),
         })
+    }
+
+    /// Which of these addresses have agreed to get reports on a domain (RFC 7489 7.1): those in the domain itself and below it, and
+    /// those whose domain says so. `None`: DNS does not answer now.
+    pub async fn agreed(&self, domain: &str, addresses: &[String]) -> Option<Vec<String>> {
+        let ledger = Ledger::new(self.limits.lookups);
+        let until = Duration::from_secs(self.limits.timeout.clamp(1, 120));
+        let asked = self
+            .authenticator
+            .verify_dmarc_report_address(domain, addresses, Some(&ledger));
+        let agreed = tokio::time::timeout(until, asked).await.ok()??;
+        Some(agreed.into_iter().cloned().collect())
     }
 
     /// Asks who sent a message, given its header as it came, with the empty line, and the hashes of what follows.

@@ -168,6 +168,30 @@ pub struct DmarcReport {
     pub dkim_aligned: bool,
     /// Why, in a few words; empty for pass and none.
     pub reason: String,
+    /// The record that was found; `None` if there is none.
+    #[serde(skip)]
+    pub published: Option<Box<Published>>,
+}
+
+/// A DMARC record, as reports tell of it (RFC 7489 6.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The domain at which it stands.
+    pub domain: String,
+    /// Whether alignment of DKIM is strict.
+    pub strict_dkim: bool,
+    /// The same of SPF.
+    pub strict_spf: bool,
+    /// `p`.
+    pub policy: DmarcPolicy,
+    /// `sp`.
+    pub subdomains: DmarcPolicy,
+    /// `fo`: `0`, `1`, `d`, `s` or `d:s`.
+    pub failures: &'static str,
+    /// Addresses for aggregate reports, and how large these may be in octets (0: no limit).
+    pub rua: Vec<(String, u64)>,
+    /// Addresses for failure reports.
+    pub ruf: Vec<String>,
 }
 
 /// The client's name.

@@ -18,6 +18,7 @@ mod probe;
 mod sandbox;
 mod sockets;
 mod start;
+pub mod tally;
 mod users;
 
 pub use config::{Document, Suite, UsersMode};

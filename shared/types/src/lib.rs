@@ -28,7 +28,7 @@ pub use id::{
     TraceId, Uid,
 };
 pub use network::{Network, NetworkError};
-pub use pattern::{AddressPattern, REPORT_ADDRESSES, ReportAddresses};
+pub use pattern::{AddressPattern, REPORT_ADDRESSES, ReportAddresses, ReportsSent};
 pub use role::Role;
 pub use status::{Enhanced, Outcome, Status};
 pub use suspicion::{Suspicion, Treatment};

@@ -14,6 +14,30 @@ pub struct ReportAddresses {
     pub enabled: bool,
     /// `reportd.addresses`.
     pub addresses: Vec<String>,
+    /// What is sent.
+    pub send: ReportsSent,
+}
+
+/// What other daemons need to know of `[reportd.send]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default)]
+pub struct ReportsSent {
+    /// `reportd.send.dmarc`.
+    pub dmarc: bool,
+    /// `reportd.send.tls`.
+    pub tls: bool,
+    /// `reportd.send.failure`.
+    pub failure: bool,
+}
+
+impl Default for ReportsSent {
+    fn default() -> Self {
+        Self {
+            dmarc: true,
+            tls: true,
+            failure: false,
+        }
+    }
 }
 
 impl Default for ReportAddresses {
@@ -21,6 +45,7 @@ impl Default for ReportAddresses {
         Self {
             enabled: false,
             addresses: REPORT_ADDRESSES.map(str::to_owned).to_vec(),
+            send: ReportsSent::default(),
         }
     }
 }

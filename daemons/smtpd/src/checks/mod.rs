@@ -8,7 +8,9 @@ pub use config::{Action, ChecksConfig, DmarcAction, Preset, Rule, Temporary};
 pub(crate) use decision::{Decision, Letter};
 pub use opinion::{Opinion, Question, opinion};
 
+use crate::reports::Reports;
 use runtime::Failure;
+use std::sync::Arc;
 use types::Address;
 
 /// What sessions need of the configuration.
@@ -16,6 +18,8 @@ use types::Address;
 pub struct Checks {
     /// The rules.
     pub config: ChecksConfig,
+    /// Where results are counted for reports; `None` if none are sent.
+    pub(crate) reports: Option<Arc<Reports>>,
 }
 
 impl Checks {
@@ -47,7 +51,10 @@ impl Checks {
         for name in &mut config.trusted_sealers {
             *name = domain(name)?;
         }
-        Ok(Some(Self { config }))
+        Ok(Some(Self {
+            config,
+            reports: None,
+        }))
     }
 }
 

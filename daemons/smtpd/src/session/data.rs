@@ -406,6 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             helo: self.hello.as_ref().map_or("", |hello| hello.name.as_str()),
             sender: transaction.sender.as_ref(),
         };
+        let header = self.header_for_reports(checks, &evidence);
         let began = Instant::now();
         // In a place of its own: a session that waits for commands has no room for it.
         let report = Box::pin(self.service.backend.judge(&client, evidence)).await;
@@ -424,6 +425,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             dkim = report.dkim.iter().map(|one| format!("{}={}", one.domain, one.result)).collect::<Vec<_>>().join(" "),
             vouched = report.vouched_by(&checks.config.trusted_sealers), ?decision, "sender checked"
         );
+        self.count_for_reports(checks, transaction, &report, &decision, header);
         match decision {
             Decision::Refuse(code, enhanced, text) => Err((code, enhanced, text)),
             Decision::Take(suspicions) => {

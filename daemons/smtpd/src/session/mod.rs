@@ -6,6 +6,7 @@ mod command;
 mod data;
 mod envelope;
 mod input;
+mod reports;
 mod spool;
 mod terms;
 #[cfg(test)]
