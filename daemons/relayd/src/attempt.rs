@@ -5,6 +5,7 @@ use crate::connection::{self, Connection, Endpoint, Login, OpenError, Policy, Si
 use crate::demand::{Demand, Step, Way, Wish, nothing_tried};
 use crate::dns::{Dns, NoHosts};
 use crate::pool::Pool;
+use crate::reports::Reports;
 use crate::result::{Problem, ResultType, TlsResult};
 use crate::sts;
 use crate::tls::TlsClient;
@@ -13,6 +14,7 @@ use crate::transport::Rules;
 use crate::verdict::{by_class, status, with_host};
 use ipc::api::relayd::Relayed;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use types::{Enhanced, Outcome, Status};
@@ -29,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) sts: sts::Cache,
     /// Made when the first policy is fetched.
     pub(crate) fetcher: OnceCell<sts::Fetcher>,
+    /// Where results are counted for reports; `None` if none are sent.
+    pub(crate) reports: Option<Arc<Reports>>,
 }
 
 /// What became of one host.
@@ -68,6 +72,7 @@ impl Client {
             rules: Rules::of(&config.tls),
             sts: sts::Cache::new(&config.tls),
             fetcher: OnceCell::new(),
+            reports: None,
             config,
             hostname,
         })
@@ -278,14 +283,17 @@ impl Client {
             Err(error) => (error.problem.clone(), false),
         };
         if demand.policy.security != connection::Security::None {
-            TlsResult {
+            let result = TlsResult {
                 policy: demand.source,
                 domain: domain.to_owned(),
                 mx: endpoint.label(),
                 problem,
                 delivered,
-            }
-            .log(trace);
+                address: Some(endpoint.address.ip()),
+                shown: demand.shown.clone(),
+            };
+            result.log(trace);
+            self.report(&result);
         }
         opened
     }

@@ -4,7 +4,7 @@ use crate::attempt::Client;
 use crate::config::{Protocol, RouteConfig, TlsMode};
 use crate::connection::{Login, Policy, Security};
 use crate::dns::{Exchangers, Host, NoHosts};
-use crate::result::{PolicyType, Problem, ResultType, TlsResult};
+use crate::result::{PolicyType, Problem, ResultType, Shown, TlsResult};
 use crate::sts::{self, Mode, Sts};
 use crate::tlsa;
 use crate::transport::{Level, Rule};
@@ -67,6 +67,8 @@ pub(crate) struct Demand {
     pub(crate) source: PolicyType,
     /// For people: why.
     pub(crate) why: String,
+    /// For reports: the policy.
+    pub(crate) shown: Shown,
 }
 
 impl Demand {
@@ -84,6 +86,7 @@ impl Demand {
 
 /// What is decided for all hosts of a way.
 struct Ground<'a> {
+    client: &'a Client,
     wish: Wish,
     domain: &'a str,
     rule: &'a Rule,
@@ -109,7 +112,7 @@ impl Client {
             if none.bogus {
                 let status = none.status();
                 let problem = Problem::new(ResultType::DnssecInvalid, &status.text);
-                result(PolicyType::Tlsa, domain, "", problem, false).log(wish.trace);
+                self.tell(result(PolicyType::Tlsa, domain, "", problem, false), wish);
             }
         })?;
         let asked = rule.level.wants_sts() || wish.require_tls;
@@ -119,6 +122,7 @@ impl Client {
             false => None,
         };
         let ground = Ground {
+            client: self,
             wish,
             domain,
             rule: &rule,
@@ -162,6 +166,7 @@ impl Client {
         rule.level = rule.level.or(wish.tls, bound);
         let found = self.dns.host(&route.host).await?;
         let ground = Ground {
+            client: self,
             wish,
             domain: &host,
             rule: &rule,
@@ -199,8 +204,11 @@ impl Client {
                     demand: demand.at_least(ground.wish.tls),
                 }),
                 Err((source, problem, status)) => {
-                    result(source, ground.domain, &host.name, problem, false)
-                        .log(ground.wish.trace);
+                    let mut found = result(source, ground.domain, &host.name, problem, false);
+                    if source == PolicyType::Sts {
+                        found.shown = shown_sts(ground.sts);
+                    }
+                    self.tell(found, ground.wish);
                     steps.push(Step::Skip {
                         host: host.name,
                         status,
@@ -211,8 +219,8 @@ impl Client {
         for (host, error) in found.unusable {
             if matches!(error, Unknown::Bogus(_)) {
                 let problem = Problem::new(ResultType::DnssecInvalid, error.to_string());
-                result(PolicyType::Tlsa, ground.domain, &host, problem, false)
-                    .log(ground.wish.trace);
+                let found = result(PolicyType::Tlsa, ground.domain, &host, problem, false);
+                self.tell(found, ground.wish);
             }
             let text = format!("no answer from DNS for the address of {host}: {error}");
             steps.push(Step::Skip {
@@ -237,6 +245,13 @@ impl Client {
             },
             source,
             why,
+            shown: Shown {
+                unreported: ground.wish.tls_optional,
+                ..match source {
+                    PolicyType::Sts => shown_sts(ground.sts),
+                    _ => Shown::default(),
+                }
+            },
         };
         if level.wants_dane()
             && ground.believed
@@ -361,12 +376,15 @@ impl Client {
             names.sort();
             names.dedup();
             let why = format!("TLSA records of {base}");
+            let text = usable.iter().map(ToString::to_string).collect();
             let security = Security::Dane {
                 records: usable,
                 names,
                 base: base.clone(),
             };
-            return Ok(Some(made(security, PolicyType::Tlsa, why)));
+            let mut demand = made(security, PolicyType::Tlsa, why);
+            demand.shown.text = text;
+            return Ok(Some(demand));
         }
         Ok(None)
     }
@@ -380,7 +398,9 @@ impl Client {
             .await;
         if let Sts::Unfetched(problem) | Sts::Known(_, Some(problem)) = &known {
             let delivered = true;
-            result(PolicyType::Sts, domain, "", problem.clone(), delivered).log(wish.trace);
+            let mut found = result(PolicyType::Sts, domain, "", problem.clone(), delivered);
+            found.shown = shown_sts(Some(&known));
+            self.tell(found, wish);
         }
         known
     }
@@ -460,7 +480,9 @@ fn by_sts(
     } else {
         let text = format!("{} is not in the policy", host.name);
         let problem = Problem::new(ResultType::ValidationFailure, text);
-        result(PolicyType::Sts, ground.domain, &host.name, problem, true).log(ground.wish.trace);
+        let mut found = result(PolicyType::Sts, ground.domain, &host.name, problem, true);
+        found.shown = shown_sts(ground.sts);
+        ground.client.tell(found, ground.wish);
         Security::May { watch: Vec::new() }
     };
     Ok(Some(made(security, PolicyType::Sts, why)))
@@ -518,6 +540,23 @@ pub(crate) fn result(
         mx: mx.to_owned(),
         problem: Some(problem),
         delivered,
+        address: None,
+        shown: Shown::default(),
+    }
+}
+
+/// The policy file as it was read (RFC 8460 4.4 `policy-string`).
+fn shown_sts(sts: Option<&Sts>) -> Shown {
+    let Some(Sts::Known(policy, _)) = sts else {
+        return Shown::default();
+    };
+    let mut text = vec!["version: STSv1".to_owned(), format!("mode: {}", policy.mode)];
+    text.extend(policy.mx.iter().map(|mx| format!("mx: {mx}")));
+    text.push(format!("max_age: {}", policy.max_age));
+    Shown {
+        text,
+        mx: policy.mx.clone(),
+        unreported: false,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::transport::Dnssec;
 use crate::verdict::status;
 use ::dns::{Found, Proven, Unknown, Validating, fqdn};
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use rand::seq::SliceRandom as _;
 use std::net::IpAddr;
@@ -363,20 +364,21 @@ impl Dns {
         Ok(records.collect())
     }
 
+    /// The TXT records of a name.
+    pub(crate) async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NetError> {
+        let answer = self.resolver.lookup(fqdn(name), RecordType::TXT).await?;
+        let texts = answer.answers().iter().filter_map(|record| match &record.data {
+            RData::TXT(text) => Some(text.txt_data.concat()),
+            _ => None,
+        });
+        Ok(texts.collect())
+    }
+
     /// What the domain's TXT record says of a policy (RFC 8461 3.1). It needs no proof: the policy itself has one.
     pub(crate) async fn sts(&self, domain: &str) -> Announced {
-        let name = fqdn(&format!("_mta-sts.{domain}"));
-        let Ok(answer) = self.resolver.lookup(name, RecordType::TXT).await else {
+        let Ok(records) = self.texts(&format!("_mta-sts.{domain}")).await else {
             return Announced::Nothing;
         };
-        let records: Vec<Vec<u8>> = answer
-            .answers()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::TXT(text) => Some(text.txt_data.concat()),
-                _ => None,
-            })
-            .collect();
         match sts::id(records.iter().map(Vec::as_slice)) {
             Some(id) => Announced::Id(id),
             None => Announced::Nothing,

@@ -25,7 +25,7 @@
 //!
 //! SECURITY: user `posthouse-relay`. Connects to other hosts, to the HTTPS servers of MTA-STS policies and to DNS, accepts
 //! nothing, writes nothing. Reads the body of its job through a descriptor, the password files of routes, the certificate
-//! authorities and trust anchors. Calls keyd (DkimKeys, DkimSign) and nobody else. Serves queued alone. TLS is opportunistic
+//! authorities and trust anchors. Calls keyd (DkimKeys, DkimSign) and reportd (TlsResults: later, and never waited for). Serves queued alone. TLS is opportunistic
 //! unless the destination or we demand more; what it then promises is that listeners learn nothing, not that the host is the
 //! right one (RFC 7435). Name servers are not believed where signatures count. Passwords are sent under TLS only, unless a
 //! route says `tls = "none"`.
@@ -52,6 +52,7 @@ mod dns;
 mod explain;
 pub mod fuzz;
 mod pool;
+mod reports;
 mod result;
 mod service;
 mod signing;
@@ -66,7 +67,7 @@ mod verify;
 pub use arc::Sealing;
 pub use config::{AddressOrder, Config, EightBit, Protocol, RouteConfig, TlsMode};
 pub use explain::{Explanation, HostExplanation, explain};
-pub use result::{PolicyType, Problem, ResultType, TlsResult};
+pub use result::{PolicyType, Problem, ResultType, Shown, TlsResult};
 pub use signing::{DomainSigning, Form, Signing};
 pub use transport::{DestinationTls, Dnssec, Level, MinVersion, Transport};
 
@@ -132,12 +133,18 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         .arc
         .enabled
         .then(|| arc::Sealer::new(config.arc.clone(), &start.suite().hostname));
-    let client = attempt::Client::new(config, hostname).map_err(Failure::new)?;
+    let mut client = attempt::Client::new(config, hostname).map_err(Failure::new)?;
+    client.reports = reports::wanted(&start)?;
     let service = Arc::new(service::Service::new(client, signer, sealer));
     let idle = service.clone();
     let reaper = tokio::spawn(async move { idle.client.close_idle().await });
     let policies = service.clone();
     let renewer = tokio::spawn(async move { policies.client.renew_policies().await });
+    if service.client.reports.is_some() {
+        let reporting = service.clone();
+        let (reportd, stop) = (start.client(Role::Reportd), start.stopping());
+        tokio::spawn(async move { reporting.client.hand_over(reportd, stop).await });
+    }
     let answering = service.clone();
     let router = ipc::Router::new(Role::Relayd).on(move |context, call: Relay| {
         let service = answering.clone();

@@ -1,6 +1,7 @@
 //! What came of each session's security, in the words of RFC 8460: one log line and one count a session.
 
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 use types::TraceId;
 
 /// Where the demand came from (RFC 8460 4.4 `policy-type`).
@@ -108,6 +109,21 @@ pub struct TlsResult {
     pub problem: Option<Problem>,
     /// Whether it was gone on with regardless.
     pub delivered: bool,
+    /// The exchanger's address, if it was connected to.
+    pub address: Option<IpAddr>,
+    /// The policy as reports show it.
+    pub shown: Shown,
+}
+
+/// A policy as reports show it (RFC 8460 4.4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Its lines, or the TLSA records.
+    pub text: Vec<String>,
+    /// The exchangers that it names.
+    pub mx: Vec<String>,
+    /// The message is better sent in the clear than not at all, as reports are (RFC 8689 3): it says nothing about TLS.
+    pub unreported: bool,
 }
 
 impl TlsResult {
