@@ -120,6 +120,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::Dkim(command) => command::dkim::run(&suite, command).await,
         Command::Certificate(command) => command::certificate::run(&suite, command).await,
         Command::Dns(command) => command::dns::run(&suite, place, command).await,
+        Command::Report(command) => command::report::run(&suite, command).await,
         Command::Queue(command) => command::queue::run(&suite, command).await,
         Command::Send(options) => command::send::run(&suite, options).await,
         Command::Status { security } => command::status::run(&suite, security).await,

@@ -209,6 +209,12 @@ impl Config {
             .map_err(|error| format!("reportd.from: {text:?}: {error}"))
     }
 
+    /// The domain that reports are from.
+    pub fn from_domain(&self, hostname: &str) -> String {
+        let sender = self.sender(hostname);
+        sender.map_or_else(|_| hostname.to_owned(), |sender| sender.domain().to_owned())
+    }
+
     /// Whether a domain gets no reports.
     pub(crate) fn is_excluded(&self, domain: &str) -> bool {
         self.send.exclude.iter().any(|entry| {

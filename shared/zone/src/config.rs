@@ -136,6 +136,20 @@ impl Config {
         config
     }
 
+    /// With reports going to the addresses that are there for them, where nobody said otherwise and mail for them is `taken`.
+    #[must_use]
+    pub fn with_reports(mut self, domain: &str, taken: impl Fn(&str) -> bool) -> Self {
+        let default = Self::default();
+        let ours = |text: &mut String, default: &str, local: &str| {
+            if text == default && taken(&format!("{local}@{domain}")) {
+                *text = text.replace("mailto:postmaster@", &format!("mailto:{local}@"));
+            }
+        };
+        ours(&mut self.dmarc, &default.dmarc, "dmarc-reports");
+        ours(&mut self.tls_rpt, &default.tls_rpt, "tls-reports");
+        self
+    }
+
     /// What makes no sense in the section, if anything does.
     ///
     /// # Errors
@@ -250,6 +264,20 @@ mod tests {
         let one = config.of("ONE.example");
         assert_eq!((one.spf.as_str(), one.mta_sts), ("", MtaStsMode::Enforce));
         assert_eq!(one.dmarc, config.dmarc);
+    }
+
+    #[test]
+    fn reports_go_where_they_are_taken() {
+        let config = Config::default().with_reports("a.example", |address| {
+            address == "dmarc-reports@a.example"
+        });
+        assert!(config.dmarc.contains("rua=mailto:dmarc-reports@{domain}"));
+        assert!(config.tls_rpt.contains("rua=mailto:postmaster@{domain}"));
+        let own = Config {
+            dmarc: "v=DMARC1; p=none".to_owned(),
+            ..Config::default()
+        };
+        assert_eq!(own.clone().with_reports("a.example", |_| true).dmarc, own.dmarc);
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         certificates(&mut findings, &suite).await;
         super::certificate::check(&mut findings, &suite).await;
         super::check_keys::signing(&mut findings, place, &suite).await;
+        super::report::check(&mut findings, place, &suite).await;
         store(&mut findings, &suite).await;
         crate::command::schema::check(&mut findings, place).await;
         check_parts::databases(&mut findings, place).await;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use types::Role::Keyd;
+use types::ReportAddresses;
 use zone::{
     CertificateKey, Data, DkimText, Finding, Kind, Protocol, Published, Record, Service, Site,
 };
@@ -70,6 +71,12 @@ impl Known {
         let told = |error: runtime::Failure| Failure::new(error.to_string());
         let config: zone::Config = document.section("dns").map_err(told)?;
         config.validate().map_err(Failure::new)?;
+        let reports: ReportAddresses = document.section("reportd").map_err(told)?;
+        let reports = reports.patterns().map_err(Failure::new)?;
+        let taken = |address: &str| {
+            let address = address.parse::<types::Address>();
+            address.is_ok_and(|address| reports.iter().any(|one| one.matches(&address)))
+        };
         let request = DkimKeys {
             domain: domain.clone(),
         };
@@ -77,7 +84,7 @@ impl Known {
         let certificates = suite.call(Keyd, &ListCertificates).await?;
         Ok(Self {
             host: suite.hostname.to_ascii_lowercase(),
-            config: config.of(&domain),
+            config: config.of(&domain).with_reports(&domain, taken),
             services: services(document).map_err(told)?,
             dkim: keys
                 .into_iter()

@@ -23,6 +23,7 @@ pub(crate) mod judge;
 pub(crate) mod man;
 pub(crate) mod probe;
 pub(crate) mod queue;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod script;
