@@ -212,8 +212,10 @@ class House:
         self.addresses = iter(f"127.{16 + number // 250}.0.{number % 250 + 1}" for number in range(1000))
         for case in ALL:
             self._case(case)
+            self.lines[case.zone].append(f'_smtp._tls.{case.domain}. TXT "v=TLSRPTv1; rua=mailto:tls@{case.domain}"')
         self.tree = SignedTree({zone: (how, self.lines[zone]) for zone, how in HOW.items()})
         self.suite = Suite(config={
+            "reportd": {"enabled": True},
             "relayd": {
                 "port": self.port, "connect_timeout": 5, "nameservers": [f"127.0.0.1:{self.tree.port}"], "tls_ca_file": self.ca.file,
                 "idle_timeout": 0, "dkim": False,
@@ -424,3 +426,42 @@ def test_it_is_the_same_through_a_validating_name_server(house):
         assert bogus == 3
     finally:
         unbound.remove()
+
+
+# RFC 8460 4.3
+RESULT_TYPES = {
+    "starttls-not-supported", "certificate-host-mismatch", "certificate-expired", "certificate-not-trusted", "validation-failure",
+    "tlsa-invalid", "dnssec-invalid", "dane-required", "sts-policy-fetch-error", "sts-policy-invalid", "sts-webpki-invalid",
+}
+REPORTED = [case for case in ALL if case.reason in RESULT_TYPES and not case.optional]
+
+
+@pytest.mark.parametrize("case", REPORTED, ids=lambda case: case.domain)
+def test_the_report_tells_why(house, case):
+    """What goes to the domain's owner (RFC 8460 4.4), as it would be sent now."""
+    def report():
+        for row in house.suite.json("report", "pending"):
+            if (row["kind"], row["domain"]) == ("tls", case.domain):
+                found = json.loads(house.suite.run("report", "pending", "--show", row["id"]).stdout)
+                kinds = {detail["result-type"] for policy in found["policies"] for detail in policy.get("failure-details", [])}
+                return found if case.reason in kinds else None
+        return None
+    found = wait_for(report, lambda: f"{case.reason}: {house.suite.json('report', 'pending')} {house.log(case.domain)}", 60)
+    assert set(found) == {"organization-name", "date-range", "contact-info", "report-id", "policies"}
+    for policy in found["policies"]:
+        details = policy.get("failure-details", [])
+        assert policy["policy"]["policy-type"] in ("tlsa", "sts", "no-policy-found")
+        assert policy["policy"]["policy-domain"] == case.domain
+        assert policy["summary"]["total-failure-session-count"] == sum(detail["failed-session-count"] for detail in details)
+        assert all(detail["result-type"] in RESULT_TYPES for detail in details)
+    if case.sts and case.reason.startswith("certificate-") and case.zone == PLAIN:
+        policy = next(one["policy"] for one in found["policies"] if one["policy"]["policy-type"] == "sts")
+        assert f"mode: {case.sts.mode}" in policy["policy-string"] and policy["mx-host"]
+    if case.zone == SIGNED and case.reason == "tlsa-invalid":
+        policy = next(one["policy"] for one in found["policies"] if one["policy"]["policy-type"] == "tlsa" and "policy-string" in one["policy"])
+        assert re.fullmatch(r"[23] [01] [012] [0-9A-Fa-f]+(\.\.\.)?", policy["policy-string"][0]), policy
+
+
+def test_reports_say_nothing_of_mail_that_needs_no_tls(house):
+    quiet = {case.domain for case in ALL if case.optional and not case.entry}
+    assert not quiet & {row["domain"] for row in house.suite.json("report", "pending")}

@@ -182,6 +182,22 @@ pub fn mime() -> Vec<Vec<u8>> {
     corpus("mime")
 }
 
+/// Messages that carry reports.
+pub fn report_messages() -> Vec<Vec<u8>> {
+    reports(|seed| seed.windows(4).any(|four| four == b"\r\n\r\n"))
+}
+
+/// Reports as they are attached.
+pub fn report_files() -> Vec<Vec<u8>> {
+    reports(|seed| !seed.windows(4).any(|four| four == b"\r\n\r\n"))
+}
+
+fn reports(wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+    let mut seeds = corpus("reports");
+    seeds.retain(|seed| wanted(seed));
+    seeds
+}
+
 /// What the store keeps of messages.
 pub fn stored() -> Vec<Vec<u8>> {
     mime()
