@@ -123,7 +123,10 @@ impl Resolver {
 
     /// Whether reportd takes the mail of an address.
     fn is_for_reports(&self, address: &Address) -> bool {
-        self.config.reports.iter().any(|pattern| pattern.matches(address))
+        self.config
+            .reports
+            .iter()
+            .any(|pattern| pattern.matches(address))
     }
 
     /// Whether an account may send from an address.

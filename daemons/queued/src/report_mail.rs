@@ -58,7 +58,9 @@ async fn round(core: &Arc<Core>, reportd: &Client) -> Result<bool, Fault> {
         queue_id: core.reserve(1)?,
     };
     let trace = TraceId::default();
-    let (due, descriptors) = reportd.call_with(trace, &claim, Vec::new(), DEADLINE).await?;
+    let (due, descriptors) = reportd
+        .call_with(trace, &claim, Vec::new(), DEADLINE)
+        .await?;
     let Some(due) = due else {
         return Ok(false);
     };
@@ -79,7 +81,12 @@ async fn commit(core: &Arc<Core>, due: DueReport, file: Option<File>) -> Result<
     let body = match (due.message, file) {
         (Body::Inline(octets), None) => Body::Inline(octets),
         (Body::Attached { len }, Some(file)) => spool(core, file, len).await?,
-        _ => return Err(Fault::new(FaultKind::Invalid, "a report without its message")),
+        _ => {
+            return Err(Fault::new(
+                FaultKind::Invalid,
+                "a report without its message",
+            ));
+        }
     };
     let recipient = |address| Recipient {
         address,

@@ -550,7 +550,10 @@ fn shown_sts(sts: Option<&Sts>) -> Shown {
     let Some(Sts::Known(policy, _)) = sts else {
         return Shown::default();
     };
-    let mut text = vec!["version: STSv1".to_owned(), format!("mode: {}", policy.mode)];
+    let mut text = vec![
+        "version: STSv1".to_owned(),
+        format!("mode: {}", policy.mode),
+    ];
     text.extend(policy.mx.iter().map(|mx| format!("mx: {mx}")));
     text.push(format!("max_age: {}", policy.max_age));
     Shown {

@@ -367,10 +367,13 @@ impl Dns {
     /// The TXT records of a name.
     pub(crate) async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NetError> {
         let answer = self.resolver.lookup(fqdn(name), RecordType::TXT).await?;
-        let texts = answer.answers().iter().filter_map(|record| match &record.data {
-            RData::TXT(text) => Some(text.txt_data.concat()),
-            _ => None,
-        });
+        let texts = answer
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::TXT(text) => Some(text.txt_data.concat()),
+                _ => None,
+            });
         Ok(texts.collect())
     }
 

@@ -80,7 +80,12 @@ impl Client {
         }
     }
 
-    async fn hand_over_once(&self, reports: &Reports, reportd: &ipc::Client, records: &mut Records) {
+    async fn hand_over_once(
+        &self,
+        reports: &Reports,
+        reportd: &ipc::Client,
+        records: &mut Records,
+    ) {
         records.retain(|_, (since, _)| since.elapsed() < RECORD_AGE);
         let mut batch: Vec<(TlsCount, Count, Vec<String>)> = Vec::new();
         let (mut room, mut lookups) = (CALL_MAX, LOOKUPS);
@@ -135,7 +140,11 @@ impl Client {
 
 type Records = HashMap<String, (Instant, Vec<String>)>;
 
-async fn call(reports: &Reports, reportd: &ipc::Client, batch: Vec<(TlsCount, Count, Vec<String>)>) {
+async fn call(
+    reports: &Reports,
+    reportd: &ipc::Client,
+    batch: Vec<(TlsCount, Count, Vec<String>)>,
+) {
     let results = batch.iter().map(|(result, count, rua)| TlsCount {
         at: count.first,
         count: count.count,
@@ -175,16 +184,28 @@ fn addresses<'a>(records: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
         let fine = scheme.eq_ignore_ascii_case("mailto:") && address.parse::<Address>().is_ok();
         fine.then_some(address)
     };
-    rua.unwrap_or_default().split(',').filter_map(mail).take(10).collect()
+    rua.unwrap_or_default()
+        .split(',')
+        .filter_map(mail)
+        .take(10)
+        .collect()
 }
 
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(TEXT_MAX)
+        .collect()
 }
 
 /// A result as it is counted.
 fn kind(result: &TlsResult) -> TlsCount {
-    let lines = |list: &[String]| list.iter().take(LINES_MAX).map(|line| short(line)).collect();
+    let lines = |list: &[String]| {
+        list.iter()
+            .take(LINES_MAX)
+            .map(|line| short(line))
+            .collect()
+    };
     let failure = result.problem.as_ref().map(|problem| TlsFailure {
         kind: problem.kind.name().to_owned(),
         sending: None,
@@ -207,7 +228,10 @@ fn kind(result: &TlsResult) -> TlsCount {
 
 /// Octets in a call, about.
 fn weight(result: &TlsCount, rua: &[String]) -> usize {
-    let texts = rua.iter().chain(&result.policy.text).chain(&result.policy.mx);
+    let texts = rua
+        .iter()
+        .chain(&result.policy.text)
+        .chain(&result.policy.mx);
     texts.map(|text| text.len() + 2).sum::<usize>() + 1024
 }
 
@@ -218,13 +242,17 @@ mod tests {
     #[test]
     fn where_reports_go() {
         let of = |records: &[&str]| addresses(records.iter().map(|record| record.as_bytes()));
-        let two = "v=TLSRPTv1; rua=mailto:a@x.example,https://x.example/v1, MAILTO:b@y.example?subject=x";
+        let two =
+            "v=TLSRPTv1; rua=mailto:a@x.example,https://x.example/v1, MAILTO:b@y.example?subject=x";
         assert_eq!(of(&[two, "v=spf1 -all"]), ["a@x.example", "b@y.example"]);
         assert_eq!(of(&["v=TLSRPTv1;rua=mailto:a@x.example;"]), ["a@x.example"]);
         for none in [
             &["v=TLSRPTv1; rua=https://x.example/v1"][..],
             &["v=TLSRPTv2; rua=mailto:a@x.example"],
-            &["v=TLSRPTv1; rua=mailto:a@x.example", "v=TLSRPTv1; rua=mailto:b@x.example"],
+            &[
+                "v=TLSRPTv1; rua=mailto:a@x.example",
+                "v=TLSRPTv1; rua=mailto:b@x.example",
+            ],
             &["v=TLSRPTv1; rua=mailto:nobody"],
             &[],
         ] {

@@ -150,11 +150,15 @@ impl Config {
     /// A text that names the setting.
     pub fn validate(&self) -> Result<(), String> {
         for pattern in &self.addresses {
-            AddressPattern::parse(pattern).map_err(|error| format!("reportd.addresses: {error}"))?;
+            AddressPattern::parse(pattern)
+                .map_err(|error| format!("reportd.addresses: {error}"))?;
         }
         for (name, text) in [
             ("reportd.from", &self.from),
-            ("reportd.intake.forward_unreadable", &self.intake.forward_unreadable),
+            (
+                "reportd.intake.forward_unreadable",
+                &self.intake.forward_unreadable,
+            ),
         ] {
             if !text.is_empty() {
                 text.parse::<Address>()

@@ -3,7 +3,9 @@
 use crate::config::Config;
 use crate::store::{Store, clean, fault, now, pack, unpack};
 use ipc::Fault;
-use ipc::api::reportd::{Evaluation, Judged, Published, TlsCount, TlsFailure, TlsPolicy, TlsResults};
+use ipc::api::reportd::{
+    Evaluation, Judged, Published, TlsCount, TlsFailure, TlsPolicy, TlsResults,
+};
 use runtime::metrics::{Counter, counter};
 use serde::{Deserialize, Serialize};
 use sql::{Error, Tx, Value, args};
@@ -120,13 +122,15 @@ impl Gatherer {
         };
         let data = pack(&result.row);
         let digest = blake3::hash(&data).as_bytes().to_vec();
-        let text = "UPDATE report_out_row SET messages = messages + ? WHERE report = ? AND digest = ?";
+        let text =
+            "UPDATE report_out_row SET messages = messages + ? WHERE report = ? AND digest = ?";
         let known = tx
             .execute(text, args![result.count, report, digest.clone()])
             .await?;
         let fits = rows < self.config.send.max_rows;
         if known == 0 && fits {
-            let text = "INSERT INTO report_out_row (report, digest, messages, data) VALUES (?, ?, ?, ?)";
+            let text =
+                "INSERT INTO report_out_row (report, digest, messages, data) VALUES (?, ?, ?, ?)";
             tx.execute(text, args![report, digest, result.count, data])
                 .await?;
         }
@@ -167,7 +171,8 @@ impl Gatherer {
             return Ok(None);
         }
         // An interval may have been ended early; the next report begins where that ended.
-        let text = "SELECT MAX(end_at) FROM report_out WHERE kind = ? AND domain = ? AND end_at <= ?";
+        let text =
+            "SELECT MAX(end_at) FROM report_out WHERE kind = ? AND domain = ? AND end_at <= ?";
         let before = args![result.kind, result.domain.as_str(), at];
         let ended = tx.fetch_optional(text, before).await?;
         let ended = ended.map_or(Ok(None), |row| row.int_opt(0))?.unwrap_or(0);
@@ -196,12 +201,18 @@ pub(crate) fn interval(at: u64, length: u64) -> (u64, u64) {
 /// The moment within the spread at which a domain gets its report: always the same, so that intervals stay apart.
 fn spread(kind: &str, domain: &str, most: u64) -> u64 {
     let digest = blake3::hash(format!("{kind} {domain}").as_bytes());
-    let number = digest.as_bytes().first_chunk::<8>().copied().map_or(0, u64::from_le_bytes);
+    let number = digest
+        .as_bytes()
+        .first_chunk::<8>()
+        .copied()
+        .map_or(0, u64::from_le_bytes);
     number.checked_rem(most.max(1)).unwrap_or(0)
 }
 
 fn domain(text: &str) -> Option<String> {
-    types::Address::domain_of(text).ok().filter(|name| name.len() <= 253)
+    types::Address::domain_of(text)
+        .ok()
+        .filter(|name| name.len() <= 253)
 }
 
 fn short(text: &mut String) {
@@ -226,7 +237,9 @@ fn of_dmarc(mut evaluation: Evaluation) -> Option<Result_> {
         short(text);
     }
     for (domain, selector, result, reason) in &mut evaluation.dkim {
-        [domain, selector, result, reason].into_iter().for_each(short);
+        [domain, selector, result, reason]
+            .into_iter()
+            .for_each(short);
     }
     for (kind, comment) in &mut evaluation.reasons {
         [kind, comment].into_iter().for_each(short);
@@ -272,7 +285,11 @@ fn of_tls(mut count: TlsCount) -> Option<Result_> {
 /// The rows of a report, those that count most first.
 pub(crate) async fn rows(store: &Store, report: u64, most: u64) -> Result<Vec<(Row, u64)>, Error> {
     let text = "SELECT data, messages FROM report_out_row WHERE report = ? ORDER BY messages DESC, digest LIMIT ?";
-    let found = store.db().await?.fetch_all(text, args![report, most]).await?;
+    let found = store
+        .db()
+        .await?
+        .fetch_all(text, args![report, most])
+        .await?;
     let mut rows = Vec::with_capacity(found.len());
     for row in found {
         if let Some(data) = unpack(row.blob(0)?) {
@@ -298,7 +315,10 @@ mod tests {
 
     #[test]
     fn days_begin_at_midnight() {
-        assert_eq!(interval(1_800_000_123, 86_400), (1_799_971_200, 1_800_057_600));
+        assert_eq!(
+            interval(1_800_000_123, 86_400),
+            (1_799_971_200, 1_800_057_600)
+        );
         assert_eq!(interval(7200, 3600), (7200, 10_800));
         assert!(spread("dmarc", "a.example", 7200) < 7200);
         assert_eq!(spread("dmarc", "a.example", 0), 0);

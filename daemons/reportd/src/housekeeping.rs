@@ -30,7 +30,8 @@ pub(crate) async fn run(store: Arc<Store>, config: Arc<Config>, mut stop: watch:
 pub(crate) async fn once(store: &Store, config: &Config) -> Result<(), Error> {
     let days = |days: u64| now().saturating_sub(days.saturating_mul(86_400));
     let db = store.db().await?;
-    let text = "SELECT id FROM report_out WHERE state <> 'gathering' AND due < ? ORDER BY due LIMIT ?";
+    let text =
+        "SELECT id FROM report_out WHERE state <> 'gathering' AND due < ? ORDER BY due LIMIT ?";
     loop {
         let _writing = store.write().await;
         let old = args![days(config.send.keep_days), AT_ONCE];
@@ -39,9 +40,14 @@ pub(crate) async fn once(store: &Store, config: &Config) -> Result<(), Error> {
             break;
         }
         forget_rows(store, ids.clone()).await?;
-        db.execute_in("DELETE FROM report_out WHERE id IN ({list})", &[], ids).await?;
+        db.execute_in("DELETE FROM report_out WHERE id IN ({list})", &[], ids)
+            .await?;
     }
-    db.execute("DELETE FROM report_refused WHERE until_at < ?", args![now()]).await?;
+    db.execute(
+        "DELETE FROM report_refused WHERE until_at < ?",
+        args![now()],
+    )
+    .await?;
     let text = "SELECT id FROM report_in WHERE taken < ? ORDER BY taken LIMIT ?";
     loop {
         let _writing = store.write().await;
@@ -86,9 +92,14 @@ async fn too_many(store: &Store, kind: &str, most: u64) -> Result<bool, Error> {
 
 async fn remove(store: &Store, ids: Vec<Value>) -> Result<(), Error> {
     let db = store.db().await?;
-    db.execute_in("DELETE FROM report_in_row WHERE report IN ({list})", &[], ids.clone())
+    db.execute_in(
+        "DELETE FROM report_in_row WHERE report IN ({list})",
+        &[],
+        ids.clone(),
+    )
+    .await?;
+    db.execute_in("DELETE FROM report_in WHERE id IN ({list})", &[], ids)
         .await?;
-    db.execute_in("DELETE FROM report_in WHERE id IN ({list})", &[], ids).await?;
     Ok(())
 }
 

@@ -34,7 +34,11 @@ impl Keeper {
     ///
     /// # Errors
     /// The database; a call that makes no sense.
-    pub(crate) async fn take(&self, call: TakeReport, file: Option<File>) -> Result<TakenReport, Fault> {
+    pub(crate) async fn take(
+        &self,
+        call: TakeReport,
+        file: Option<File>,
+    ) -> Result<TakenReport, Fault> {
         let closing = |_| Fault::new(FaultKind::Temporary, "shutting down");
         let _place = self.place.acquire().await.map_err(closing)?;
         if let Some(known) = self.known(&call).await.map_err(fault)? {
@@ -58,7 +62,8 @@ impl Keeper {
                 _ => return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput)),
             };
             if len > most {
-                let why = format!("the message has {len} octets: more than reportd.intake.max_message");
+                let why =
+                    format!("the message has {len} octets: more than reportd.intake.max_message");
                 return Ok(vec![intake::unreadable(&prefix, &octets, &why)]);
             }
             Ok(intake::read(&prefix, &octets, &config.intake))
@@ -80,7 +85,9 @@ impl Keeper {
     async fn known(&self, call: &TakeReport) -> Result<Option<TakenReport>, Error> {
         let text = "SELECT kind, domain, note FROM report_in WHERE queue_id = ? AND idx = ? ORDER BY part LIMIT 1";
         let db = self.store.db().await?;
-        let row = db.fetch_optional(text, args![call.id.0, u32::from(call.index)]).await?;
+        let row = db
+            .fetch_optional(text, args![call.id.0, u32::from(call.index)])
+            .await?;
         row.map(|row| {
             let kind = row.text(0)?.to_owned();
             Ok(TakenReport {
@@ -109,7 +116,12 @@ impl Keeper {
                 self.bounced(kept).await.map_err(fault)?;
             }
             if part == 0 {
-                let Kept { domain, organization, note, .. } = kept;
+                let Kept {
+                    domain,
+                    organization,
+                    note,
+                    ..
+                } = kept;
                 kept.kind.clone_into(&mut taken.kind);
                 taken.about = format!("{domain} {organization} {note}").trim().to_owned();
                 taken.forward = self.forward(kept.kind);
@@ -117,7 +129,9 @@ impl Keeper {
             // The same report may be sent twice, by those who doubt their queues; counted twice it would be wrong.
             let part = u32::try_from(part).unwrap_or(u32::MAX);
             let twice = self.is_known(&mut tx, kept).await.map_err(fault)?;
-            self.insert(&mut tx, call, part, kept, twice).await.map_err(fault)?;
+            self.insert(&mut tx, call, part, kept, twice)
+                .await
+                .map_err(fault)?;
             let name = format!("reportd_reports_taken_total{{kind=\"{}\"}}", kept.kind);
             counter(&name, "Reports of others that were taken, by kind.").add_one();
         }
@@ -153,9 +167,18 @@ impl Keeper {
         let id = self.store.next_in();
         let (passed, failed, rows, note) = match twice {
             true => (0, 0, 0, "the same report came before".to_owned()),
-            false => (kept.passed, kept.failed, kept.rows.len() as u64, kept.note.clone()),
+            false => (
+                kept.passed,
+                kept.failed,
+                kept.rows.len() as u64,
+                kept.note.clone(),
+            ),
         };
-        let sender = call.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+        let sender = call
+            .sender
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tx.execute(
             "INSERT INTO report_in (id, queue_id, idx, part, kind, taken, organization, sender, domain, report_id, begin_at,
                 end_at, passed, failed, row_count, note, fields, content)
@@ -219,11 +242,20 @@ impl Keeper {
         let Some((local, _)) = field("message").split_once('@') else {
             return Ok(());
         };
-        let Some(id) = local.rsplit('.').next().and_then(|id| id.parse::<u64>().ok()) else {
+        let Some(id) = local
+            .rsplit('.')
+            .next()
+            .and_then(|id| id.parse::<u64>().ok())
+        else {
             return Ok(());
         };
         let text = "SELECT destinations FROM report_out WHERE id = ? AND state = 'sent'";
-        let row = self.store.db().await?.fetch_optional(text, args![id]).await?;
+        let row = self
+            .store
+            .db()
+            .await?
+            .fetch_optional(text, args![id])
+            .await?;
         let sent: crate::gather::Destinations = row
             .as_ref()
             .map(|row| row.blob_opt(0))
@@ -232,7 +264,8 @@ impl Keeper {
             .and_then(unpack)
             .unwrap_or_default();
         let ours = sent.iter().any(|(uri, _)| {
-            uri.parse::<Address>().is_ok_and(|sent| sent.key() == address.key())
+            uri.parse::<Address>()
+                .is_ok_and(|sent| sent.key() == address.key())
         });
         if ours {
             tracing::info!(%address, "a report came back: no more go there for now");
@@ -247,12 +280,21 @@ impl Keeper {
     /// The database.
     pub(crate) async fn list(&self, call: &ReportList) -> Result<Vec<ReportEntry>, Fault> {
         let (condition, mut values) = condition(&call.filter);
-        let before = if call.before == 0 { 1 << 60 } else { call.before };
+        let before = if call.before == 0 {
+            1 << 60
+        } else {
+            call.before
+        };
         values.extend(args![before, call.limit.clamp(1, 100)]);
-        let text = format!("SELECT {ENTRY} FROM report_in WHERE {condition} AND id < ? ORDER BY id DESC LIMIT ?");
+        let text = format!(
+            "SELECT {ENTRY} FROM report_in WHERE {condition} AND id < ? ORDER BY id DESC LIMIT ?"
+        );
         let db = self.store.db().await.map_err(fault)?;
         let rows = db.fetch_all(&text, values).await.map_err(fault)?;
-        rows.iter().map(entry).collect::<Result<_, _>>().map_err(fault)
+        rows.iter()
+            .map(entry)
+            .collect::<Result<_, _>>()
+            .map_err(fault)
     }
 
     /// One of them.
@@ -260,10 +302,19 @@ impl Keeper {
     /// # Errors
     /// NotFound; the database.
     pub(crate) async fn show(&self, call: &ReportShow) -> Result<ReportDetail, Fault> {
-        let text = format!("SELECT {ENTRY}, row_count, fields, content FROM report_in WHERE id = ?");
+        let text =
+            format!("SELECT {ENTRY}, row_count, fields, content FROM report_in WHERE id = ?");
         let db = self.store.db().await.map_err(fault)?;
-        let row = db.fetch_optional(&text, args![call.id]).await.map_err(fault)?;
-        let none = || Fault::new(FaultKind::NotFound, format!("there is no report {}", call.id));
+        let row = db
+            .fetch_optional(&text, args![call.id])
+            .await
+            .map_err(fault)?;
+        let none = || {
+            Fault::new(
+                FaultKind::NotFound,
+                format!("there is no report {}", call.id),
+            )
+        };
         let row = row.ok_or_else(none)?;
         let detail = || -> Result<ReportDetail, Error> {
             Ok(ReportDetail {
@@ -277,12 +328,17 @@ impl Keeper {
         let mut detail = detail().map_err(fault)?;
         let text = "SELECT source, identity, result, dkim, spf, detail, messages FROM report_in_row WHERE report = ?
             ORDER BY messages DESC, number LIMIT ?";
-        let rows = db.fetch_all(text, args![call.id, ReportDetail::ROWS_MAX]).await.map_err(fault)?;
+        let rows = db
+            .fetch_all(text, args![call.id, ReportDetail::ROWS_MAX])
+            .await
+            .map_err(fault)?;
         let mut room: usize = 60 * 1024;
         for row in rows.iter().map(report_row) {
             let row = row.map_err(fault)?;
             // An answer is one frame.
-            let Some(left) = room.checked_sub(row.source.len() + row.detail.len() + row.identity.len() + 60) else {
+            let Some(left) =
+                room.checked_sub(row.source.len() + row.detail.len() + row.identity.len() + 60)
+            else {
                 break;
             };
             room = left;
@@ -373,14 +429,15 @@ impl Keeper {
                 GROUP BY result ORDER BY amount DESC, result LIMIT ?"
         );
         for row in db.fetch_all(&text, limited).await? {
-            reply.complaints.push((row.text(0)?.to_owned(), row.u64(1)?));
+            reply
+                .complaints
+                .push((row.text(0)?.to_owned(), row.u64(1)?));
         }
         Ok(reply)
     }
 }
 
-const ENTRY: &str =
-    "id, kind, taken, organization, sender, domain, report_id, begin_at, end_at, passed, failed, note";
+const ENTRY: &str = "id, kind, taken, organization, sender, domain, report_id, begin_at, end_at, passed, failed, note";
 
 fn entry(row: &sql::Row) -> Result<ReportEntry, Error> {
     Ok(ReportEntry {

@@ -63,7 +63,11 @@ fn url(database: &str, directory: &Path) -> String {
 }
 
 /// Everything but the socket.
-fn service(config: Arc<Config>, store: &Arc<Store>, hostname: &str) -> Result<service::Service, String> {
+fn service(
+    config: Arc<Config>,
+    store: &Arc<Store>,
+    hostname: &str,
+) -> Result<service::Service, String> {
     let sender = config.sender(hostname)?;
     let outgoing = Arc::new(outgoing::Outgoing::new(
         Arc::clone(store),

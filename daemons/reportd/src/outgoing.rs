@@ -109,7 +109,9 @@ impl Outgoing {
 
     /// The name of a report: the same whenever it is asked for.
     fn name(&self, report: &Report) -> String {
-        let Report { id, kind, begin, .. } = report;
+        let Report {
+            id, kind, begin, ..
+        } = report;
         format!("{kind}.{begin}.{id}@{}", self.sender.domain())
     }
 
@@ -166,7 +168,9 @@ impl Outgoing {
         };
         let size = message.len() as u64;
         if size > self.config.send.max_bytes {
-            return Ok(Err(format!("{size} octets are more than reportd.send.max_bytes")));
+            return Ok(Err(format!(
+                "{size} octets are more than reportd.send.max_bytes"
+            )));
         }
         let mut to = Vec::new();
         let mut why = "it has no destination".to_owned();
@@ -196,7 +200,11 @@ impl Outgoing {
 
     async fn refused(&self, address: &Address) -> Result<bool, Error> {
         let text = "SELECT 1 FROM report_refused WHERE address = ? AND until_at > ?";
-        let found = self.store.db().await?.fetch_optional(text, args![address.key(), now()]);
+        let found = self
+            .store
+            .db()
+            .await?
+            .fetch_optional(text, args![address.key(), now()]);
         Ok(found.await?.is_some())
     }
 
@@ -214,7 +222,10 @@ impl Outgoing {
     ///
     /// # Errors
     /// The database.
-    pub(crate) async fn claim(&self, call: &ClaimReport) -> Result<Option<(DueReport, Option<File>)>, Fault> {
+    pub(crate) async fn claim(
+        &self,
+        call: &ClaimReport,
+    ) -> Result<Option<(DueReport, Option<File>)>, Fault> {
         let _writing = self.store.write().await;
         for _ in 0..LOOKS {
             let Some(report) = self.first_due().await.map_err(fault)? else {
@@ -223,7 +234,13 @@ impl Outgoing {
             let written = match self.write(&report).await.map_err(fault)? {
                 Ok(written) => written,
                 Err(why) => {
-                    tracing::info!(id = report.id, kind = report.kind, domain = report.domain, why, "report not sent");
+                    tracing::info!(
+                        id = report.id,
+                        kind = report.kind,
+                        domain = report.domain,
+                        why,
+                        "report not sent"
+                    );
                     self.end(report.id, "dropped", &why).await.map_err(fault)?;
                     self.dropped.add_one();
                     continue;
@@ -236,7 +253,9 @@ impl Outgoing {
             let text = "UPDATE report_out SET queue_id = ?, lease = ? WHERE id = ?";
             let lease = now() + DueReport::LEASE;
             let db = self.store.db().await.map_err(fault)?;
-            db.execute(text, args![queue_id, lease, report.id]).await.map_err(fault)?;
+            db.execute(text, args![queue_id, lease, report.id])
+                .await
+                .map_err(fault)?;
             let (message, file) = body(written.message)?;
             let due = DueReport {
                 id: report.id,
@@ -256,14 +275,20 @@ impl Outgoing {
         let text = format!(
             "SELECT {COLUMNS} FROM report_out WHERE state = 'gathering' AND due <= ? AND lease <= ? ORDER BY due, id LIMIT 1"
         );
-        let row = self.store.db().await?.fetch_optional(&text, args![now, now]).await?;
+        let row = self
+            .store
+            .db()
+            .await?
+            .fetch_optional(&text, args![now, now])
+            .await?;
         row.as_ref().map(report).transpose()
     }
 
     async fn end(&self, id: u64, state: &str, note: &str) -> Result<(), Error> {
         let text = "UPDATE report_out SET state = ?, note = ?, content = NULL, due = ? WHERE id = ? AND state = 'gathering'";
         let db = self.store.db().await?;
-        db.execute(text, args![state, clean(note, NOTE_MAX), now(), id]).await?;
+        db.execute(text, args![state, clean(note, NOTE_MAX), now(), id])
+            .await?;
         forget_rows(&self.store, vec![Value::from(id)]).await
     }
 
@@ -283,6 +308,18 @@ impl Outgoing {
             Some(_) => self.dropped.add_one(),
         }
         Ok(())
+    }
+
+    /// queued is gone: what it had claimed and not settled is given again at once.
+    pub(crate) async fn claimer_gone(&self) {
+        let released = async {
+            let _writing = self.store.write().await;
+            let text = "UPDATE report_out SET lease = 0 WHERE state = 'gathering' AND lease > 0";
+            self.store.db().await?.execute(text, args![]).await
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "claimed reports wait for the end of their leases");
+        }
     }
 
     /// Makes a failure report of its own, if the domain has not had too many of them.
@@ -351,7 +388,10 @@ impl Outgoing {
             FROM report_out WHERE id > ? ORDER BY id LIMIT ?";
         let limit = call.limit.clamp(1, 100);
         let db = self.store.db().await.map_err(fault)?;
-        let rows = db.fetch_all(text, args![call.after, limit]).await.map_err(fault)?;
+        let rows = db
+            .fetch_all(text, args![call.after, limit])
+            .await
+            .map_err(fault)?;
         let now = now();
         let read = |row: &sql::Row| -> Result<PendingReport, Error> {
             let destinations: Destinations = row.blob_opt(8)?.and_then(unpack).unwrap_or_default();
@@ -369,12 +409,18 @@ impl Outgoing {
                 due,
                 rows: row.u64(6)?,
                 count: row.u64(7)?,
-                to: destinations.into_iter().map(|(uri, _)| clean(&uri, 250)).collect(),
+                to: destinations
+                    .into_iter()
+                    .map(|(uri, _)| clean(&uri, 250))
+                    .collect(),
                 state: state.to_owned(),
                 note: row.text_opt(10)?.unwrap_or_default().to_owned(),
             })
         };
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(fault)
+        rows.iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map_err(fault)
     }
 
     /// A report as it would be sent now.
@@ -384,7 +430,10 @@ impl Outgoing {
     pub(crate) async fn preview(&self, call: &ReportPreview) -> Result<Octets, Fault> {
         let text = format!("SELECT {COLUMNS} FROM report_out WHERE id = ? AND state = 'gathering'");
         let db = self.store.db().await.map_err(fault)?;
-        let row = db.fetch_optional(&text, args![call.id]).await.map_err(fault)?;
+        let row = db
+            .fetch_optional(&text, args![call.id])
+            .await
+            .map_err(fault)?;
         let none = || Fault::new(FaultKind::NotFound, format!("no report {} waits", call.id));
         let report = report(&row.ok_or_else(none)?).map_err(fault)?;
         let mut octets = match report.content {
@@ -418,7 +467,9 @@ impl Outgoing {
         let _writing = self.store.write().await;
         let found = self.waiting(ids, domain).await.map_err(fault)?;
         for id in &found {
-            self.end(*id, "dropped", "cancelled by an operator").await.map_err(fault)?;
+            self.end(*id, "dropped", "cancelled by an operator")
+                .await
+                .map_err(fault)?;
         }
         Ok(found.len() as u64)
     }
@@ -435,7 +486,9 @@ impl Outgoing {
         let text = "UPDATE report_out SET due = 0, lease = 0, end_at = CASE WHEN end_at > ? THEN ? ELSE end_at END
             WHERE id = ? AND state = 'gathering'";
         for id in &found {
-            db.execute(text, args![end, end, *id]).await.map_err(fault)?;
+            db.execute(text, args![end, end, *id])
+                .await
+                .map_err(fault)?;
         }
         Ok(found.len() as u64)
     }
@@ -447,8 +500,7 @@ fn body(message: Vec<u8>) -> Result<(Body, Option<File>), Fault> {
         return Ok((Body::Inline(Octets(message)), None));
     }
     let made = || -> std::io::Result<File> {
-        let descriptor =
-            rustix::fs::memfd_create("report", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let descriptor = rustix::fs::memfd_create("report", rustix::fs::MemfdFlags::CLOEXEC)?;
         let mut file = File::from(descriptor);
         file.write_all(&message)?;
         Ok(file)

@@ -27,8 +27,14 @@ pub(crate) fn router(service: Service) -> Router {
 
 /// For the daemons that mail passes.
 fn mail(service: &Arc<Service>, router: Router) -> Router {
-    let [judged, tls, take, claim, settle] = std::array::from_fn(|_| Arc::clone(service));
+    let [judged, tls, take, claim, settle, closed] = std::array::from_fn(|_| Arc::clone(service));
     router
+        .on_closed(move |peer| {
+            if peer.role == Role::Queued {
+                let outgoing = Arc::clone(&closed.outgoing);
+                tokio::spawn(async move { outgoing.claimer_gone().await });
+            }
+        })
         .on(move |_, mut call: Judged| {
             let service = Arc::clone(&judged);
             async move {

@@ -48,12 +48,16 @@ impl Store {
                 };
                 let db = Db::open(&self.url, &options).await?;
                 sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
-                for (table, next) in [("report_out", &self.next_out), ("report_in", &self.next_in)] {
+                for (table, next) in [("report_out", &self.next_out), ("report_in", &self.next_in)]
+                {
                     let text = format!("SELECT COALESCE(MAX(id), 0) FROM {table}");
                     let highest = db.fetch_optional(&text, args![]).await?;
                     let highest = highest.map_or(Ok(0), |row| row.u64(0))?;
                     next.fetch_max(highest + 1, Ordering::Relaxed);
                 }
+                // Who claimed them before we ended claims them again.
+                db.execute("UPDATE report_out SET lease = 0 WHERE lease > 0", args![])
+                    .await?;
                 Ok(db)
             })
             .await

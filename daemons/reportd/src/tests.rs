@@ -16,7 +16,10 @@ fn open(url: String, change: impl Fn(&mut Config)) -> (Service, Arc<Store>) {
     change(&mut config);
     config.validate().unwrap();
     let store = Arc::new(Store::new(url));
-    (service(Arc::new(config), &store, "mail.ours.example").unwrap(), store)
+    (
+        service(Arc::new(config), &store, "mail.ours.example").unwrap(),
+        store,
+    )
 }
 
 fn evaluation(domain: &str, count: u32, source: &str) -> Evaluation {
@@ -29,7 +32,10 @@ fn evaluation(domain: &str, count: u32, source: &str) -> Evaluation {
             subdomains: "reject".to_owned(),
             ..Published::default()
         },
-        rua: vec![(format!("dmarc@{domain}"), 0), (format!("small@{domain}"), 10)],
+        rua: vec![
+            (format!("dmarc@{domain}"), 0),
+            (format!("small@{domain}"), 10),
+        ],
         source: Some(source.parse().unwrap()),
         disposition: "reject".to_owned(),
         header_from: domain.to_owned(),
@@ -51,14 +57,21 @@ fn claim(id: u64) -> ClaimReport {
 }
 
 async fn all_pending(service: &Service) -> Vec<(String, String, u64, u64, String)> {
-    let call = ReportPending { after: 0, limit: 100 };
+    let call = ReportPending {
+        after: 0,
+        limit: 100,
+    };
     let found = service.outgoing.pending(&call).await.unwrap();
-    let row = |one: ipc::api::reportd::PendingReport| (one.kind, one.domain, one.rows, one.count, one.state);
+    let row = |one: ipc::api::reportd::PendingReport| {
+        (one.kind, one.domain, one.rows, one.count, one.state)
+    };
     found.into_iter().map(row).collect()
 }
 
 fn text(message: &Body) -> String {
-    let Body::Inline(octets) = message else { panic!() };
+    let Body::Inline(octets) = message else {
+        panic!()
+    };
     String::from_utf8(octets.0.clone()).unwrap()
 }
 
@@ -68,7 +81,12 @@ async fn out(url: String) {
     let a = || evaluation("a.example", 2, "192.0.2.1");
     service
         .gatherer
-        .judged(judged(vec![a(), a(), evaluation("a.example", 1, "192.0.2.2"), evaluation("b.example", 1, "192.0.2.1")]))
+        .judged(judged(vec![
+            a(),
+            a(),
+            evaluation("a.example", 1, "192.0.2.2"),
+            evaluation("b.example", 1, "192.0.2.1"),
+        ]))
         .await
         .unwrap();
     let failure = TlsFailure {
@@ -90,7 +108,15 @@ async fn out(url: String) {
     };
     let results = vec![count(None), count(Some(failure))];
     service.gatherer.tls(TlsResults { results }).await.unwrap();
-    let row = |kind: &str, domain: &str, rows, count, state: &str| (kind.to_owned(), domain.to_owned(), rows, count, state.to_owned());
+    let row = |kind: &str, domain: &str, rows, count, state: &str| {
+        (
+            kind.to_owned(),
+            domain.to_owned(),
+            rows,
+            count,
+            state.to_owned(),
+        )
+    };
     assert_eq!(
         all_pending(&service).await,
         [
@@ -103,10 +129,18 @@ async fn out(url: String) {
     assert!(service.outgoing.claim(&claim(1)).await.unwrap().is_none());
     assert_eq!(service.outgoing.cancel(&[], "b.example").await.unwrap(), 1);
     assert_eq!(service.outgoing.send(&[], "a.example").await.unwrap(), 1);
-    let preview = service.outgoing.preview(&ReportPreview { id: 1 }).await.unwrap();
+    let preview = service
+        .outgoing
+        .preview(&ReportPreview { id: 1 })
+        .await
+        .unwrap();
     assert!(String::from_utf8_lossy(&preview).contains("<count>4</count>"));
     let (due, _) = service.outgoing.claim(&claim(77)).await.unwrap().unwrap();
-    assert_eq!(due.to.iter().map(ToString::to_string).collect::<Vec<_>>(), ["dmarc@a.example"], "size! counts");
+    assert_eq!(
+        due.to.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["dmarc@a.example"],
+        "size! counts"
+    );
     // What comes now belongs to the next report.
     service.gatherer.judged(judged(vec![a()])).await.unwrap();
     // It is leased; and after an end in the middle it is the same again.
@@ -114,9 +148,11 @@ async fn out(url: String) {
     drop((service, store));
     let (service, store) = open(url, |_| {});
     let db = store.db().await.unwrap();
-    db.execute("UPDATE report_out SET lease = 0", sql::args![]).await.unwrap();
     let (again, _) = service.outgoing.claim(&claim(79)).await.unwrap().unwrap();
-    assert_eq!((again.id, again.queue_id, &again.to), (due.id, QueueId(77), &due.to));
+    assert_eq!(
+        (again.id, again.queue_id, &again.to),
+        (due.id, QueueId(77), &due.to)
+    );
     assert_eq!(text(&again.message), text(&due.message));
     let settle = SettleReport {
         id: again.id,
@@ -127,21 +163,47 @@ async fn out(url: String) {
     assert!(service.outgoing.claim(&claim(80)).await.unwrap().is_none());
     service.outgoing.send(&[], "*").await.unwrap();
     let mut kinds = Vec::new();
-    while let Some((due, _)) = service.outgoing.claim(&claim(90 + kinds.len() as u64)).await.unwrap() {
+    while let Some((due, _)) = service
+        .outgoing
+        .claim(&claim(90 + kinds.len() as u64))
+        .await
+        .unwrap()
+    {
         let message = text(&due.message);
         kinds.push(message.contains("TLS-Report-Domain: t.example\r\nTLS-Report-Submitter: ours.example\r\nTLS-Required: No\r\n"));
-        service.outgoing.settle(&SettleReport { id: due.id, refused: None }).await.unwrap();
+        service
+            .outgoing
+            .settle(&SettleReport {
+                id: due.id,
+                refused: None,
+            })
+            .await
+            .unwrap();
     }
     kinds.sort_unstable();
     assert_eq!(kinds, [false, true]);
-    let states: Vec<_> = all_pending(&service).await.into_iter().map(|row| row.4).collect();
+    let states: Vec<_> = all_pending(&service)
+        .await
+        .into_iter()
+        .map(|row| row.4)
+        .collect();
     assert_eq!(states, ["sent", "dropped", "sent", "sent"]);
-    let rows = db.fetch_optional("SELECT COUNT(*) FROM report_out_row", sql::args![]).await.unwrap().unwrap();
+    let rows = db
+        .fetch_optional("SELECT COUNT(*) FROM report_out_row", sql::args![])
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(rows.u64(0).unwrap(), 0);
-    housekeeping::once(&store, &Config::default()).await.unwrap();
+    housekeeping::once(&store, &Config::default())
+        .await
+        .unwrap();
     assert_eq!(all_pending(&service).await.len(), 4);
-    db.execute("UPDATE report_out SET due = 5", sql::args![]).await.unwrap();
-    housekeeping::once(&store, &Config::default()).await.unwrap();
+    db.execute("UPDATE report_out SET due = 5", sql::args![])
+        .await
+        .unwrap();
+    housekeeping::once(&store, &Config::default())
+        .await
+        .unwrap();
     assert!(all_pending(&service).await.is_empty());
 }
 
@@ -165,7 +227,9 @@ const REPORT: &str = "Content-Type: text/xml\r\n\r\n<feedback><report_metadata><
 
 /// Takes, lists, sums and forgets, on each database.
 async fn kept(url: String) {
-    let (service, store) = open(url, |config| config.intake.forward_unreadable = "pm@ours.example".to_owned());
+    let (service, store) = open(url, |config| {
+        config.intake.forward_unreadable = "pm@ours.example".to_owned()
+    });
     let keeper = &service.keeper;
     let taken = keeper.take(take(1, REPORT.as_bytes()), None).await.unwrap();
     assert_eq!((taken.kind.as_str(), taken.forward), ("dmarc", None));
@@ -174,23 +238,52 @@ async fn kept(url: String) {
     keeper.take(take(2, REPORT.as_bytes()), None).await.unwrap();
     let unreadable = keeper.take(take(3, b"\r\nhello\r\n"), None).await.unwrap();
     assert_eq!(unreadable.forward, Some("pm@ours.example".parse().unwrap()));
-    let list = |filter| ReportList { filter, before: 0, limit: 100 };
+    let list = |filter| ReportList {
+        filter,
+        before: 0,
+        limit: 100,
+    };
     let found = keeper.list(&list(ReportFilter::default())).await.unwrap();
-    let kinds: Vec<_> = found.iter().map(|one| (one.kind.as_str(), one.failed)).collect();
+    let kinds: Vec<_> = found
+        .iter()
+        .map(|one| (one.kind.as_str(), one.failed))
+        .collect();
     assert_eq!(kinds, [("unreadable", 0), ("dmarc", 0), ("dmarc", 3)]);
-    let failing = ReportFilter { failing: true, domain: "OURS.example".to_owned(), ..ReportFilter::default() };
+    let failing = ReportFilter {
+        failing: true,
+        domain: "OURS.example".to_owned(),
+        ..ReportFilter::default()
+    };
     let found = keeper.list(&list(failing)).await.unwrap();
     assert_eq!(found.len(), 1);
     let shown = keeper.show(&ReportShow { id: found[0].id }).await.unwrap();
-    assert_eq!((shown.all_rows, shown.rows[0].source.as_str()), (1, "192.0.2.9"));
-    let summary = ReportSummary { domain: "ours.example".to_owned(), since: 0 };
+    assert_eq!(
+        (shown.all_rows, shown.rows[0].source.as_str()),
+        (1, "192.0.2.9")
+    );
+    let summary = ReportSummary {
+        domain: "ours.example".to_owned(),
+        since: 0,
+    };
     let summary = keeper.summary(&summary).await.unwrap();
     assert_eq!(summary.messages, (0, 3));
-    assert_eq!((summary.sources[0].failed, summary.sources[0].stopped), (3, 3));
-    let few = Config { intake: Intake { max_reports: 1, ..Intake::default() }, ..Config::default() };
+    assert_eq!(
+        (summary.sources[0].failed, summary.sources[0].stopped),
+        (3, 3)
+    );
+    let few = Config {
+        intake: Intake {
+            max_reports: 1,
+            ..Intake::default()
+        },
+        ..Config::default()
+    };
     housekeeping::once(&store, &few).await.unwrap();
     let left = keeper.list(&list(ReportFilter::default())).await.unwrap();
-    assert_eq!(left.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), ["unreadable"]);
+    assert_eq!(
+        left.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(),
+        ["unreadable"]
+    );
 }
 
 fn sqlite(directory: &tempfile::TempDir) -> String {
@@ -206,10 +299,28 @@ async fn what_is_too_much_is_left_out() {
         config.send.exclude = vec!["c.example".to_owned()];
     });
     let of = |domain, source| evaluation(domain, 1, source);
-    let all = vec![of("a.example", "192.0.2.1"), of("a.example", "192.0.2.2"), of("b.example", "192.0.2.1"), of("c.example", "192.0.2.1")];
+    let all = vec![
+        of("a.example", "192.0.2.1"),
+        of("a.example", "192.0.2.2"),
+        of("b.example", "192.0.2.1"),
+        of("c.example", "192.0.2.1"),
+    ];
     service.gatherer.judged(judged(all)).await.unwrap();
-    assert_eq!(all_pending(&service).await, [("dmarc".to_owned(), "a.example".to_owned(), 1, 1, "gathering".to_owned())]);
-    let preview = service.outgoing.preview(&ReportPreview { id: 1 }).await.unwrap();
+    assert_eq!(
+        all_pending(&service).await,
+        [(
+            "dmarc".to_owned(),
+            "a.example".to_owned(),
+            1,
+            1,
+            "gathering".to_owned()
+        )]
+    );
+    let preview = service
+        .outgoing
+        .preview(&ReportPreview { id: 1 })
+        .await
+        .unwrap();
     assert!(String::from_utf8_lossy(&preview).contains("<error>1 messages found no row"));
     // Too large to be sent at all.
     let (small, _) = open(sqlite(&directory), |config| config.send.max_bytes = 100);
@@ -225,7 +336,9 @@ async fn failures_are_told_at_once_and_not_too_often() {
         evaluation: evaluation("a.example", 1, "192.0.2.1"),
         ruf: vec!["ruf@a.example".to_owned()],
         mail_from: "jane@x.example".to_owned(),
-        header: b"From: x <jane@a.example>\r\nSubject: secret\r\n\r\n".to_vec().into(),
+        header: b"From: x <jane@a.example>\r\nSubject: secret\r\n\r\n"
+            .to_vec()
+            .into(),
         ..FailedMail::default()
     };
     let (off, _) = open(sqlite(&directory), |_| {});
@@ -240,7 +353,9 @@ async fn failures_are_told_at_once_and_not_too_often() {
     }
     let (due, _) = on.outgoing.claim(&claim(1)).await.unwrap().unwrap();
     let message = text(&due.message);
-    assert!(message.contains("Feedback-Type: auth-failure") && message.contains("<redacted@a.example>"));
+    assert!(
+        message.contains("Feedback-Type: auth-failure") && message.contains("<redacted@a.example>")
+    );
     assert!(!message.contains("secret") && !message.contains("jane"));
     assert_eq!(all_pending(&on).await.len(), 2);
 }
@@ -249,12 +364,30 @@ async fn failures_are_told_at_once_and_not_too_often() {
 async fn who_refused_a_report_gets_none() {
     let directory = tempfile::tempdir().unwrap();
     let (service, _) = open(sqlite(&directory), |_| {});
-    service.gatherer.judged(judged(vec![evaluation("a.example", 1, "192.0.2.1")])).await.unwrap();
+    service
+        .gatherer
+        .judged(judged(vec![evaluation("a.example", 1, "192.0.2.1")]))
+        .await
+        .unwrap();
     service.outgoing.send(&[], "*").await.unwrap();
     let (due, _) = service.outgoing.claim(&claim(1)).await.unwrap().unwrap();
-    service.outgoing.settle(&SettleReport { id: due.id, refused: None }).await.unwrap();
+    service
+        .outgoing
+        .settle(&SettleReport {
+            id: due.id,
+            refused: None,
+        })
+        .await
+        .unwrap();
     let message = text(&due.message);
-    let id = message.split("Message-ID: <").nth(1).unwrap().split('>').next().unwrap().to_owned();
+    let id = message
+        .split("Message-ID: <")
+        .nth(1)
+        .unwrap()
+        .split('>')
+        .next()
+        .unwrap()
+        .to_owned();
     let bounce = |id: &str| {
         format!(
             "Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n\
@@ -263,13 +396,33 @@ async fn who_refused_a_report_gets_none() {
         )
     };
     // Of a report that was never sent, from somebody who wants others to get none.
-    service.keeper.take(take(1, bounce("dmarc.1.99@ours.example").as_bytes()), None).await.unwrap();
-    let again = |source: &str| judged(vec![Evaluation { rua: vec![("dmarc@a.example".to_owned(), 0)], ..evaluation("a.example", 1, source) }]);
+    service
+        .keeper
+        .take(take(1, bounce("dmarc.1.99@ours.example").as_bytes()), None)
+        .await
+        .unwrap();
+    let again = |source: &str| {
+        judged(vec![Evaluation {
+            rua: vec![("dmarc@a.example".to_owned(), 0)],
+            ..evaluation("a.example", 1, source)
+        }])
+    };
     service.gatherer.judged(again("192.0.2.3")).await.unwrap();
     service.outgoing.send(&[], "*").await.unwrap();
     let (due, _) = service.outgoing.claim(&claim(2)).await.unwrap().unwrap();
-    service.outgoing.settle(&SettleReport { id: due.id, refused: None }).await.unwrap();
-    service.keeper.take(take(2, bounce(&id).as_bytes()), None).await.unwrap();
+    service
+        .outgoing
+        .settle(&SettleReport {
+            id: due.id,
+            refused: None,
+        })
+        .await
+        .unwrap();
+    service
+        .keeper
+        .take(take(2, bounce(&id).as_bytes()), None)
+        .await
+        .unwrap();
     service.gatherer.judged(again("192.0.2.4")).await.unwrap();
     service.outgoing.send(&[], "*").await.unwrap();
     assert!(service.outgoing.claim(&claim(3)).await.unwrap().is_none());

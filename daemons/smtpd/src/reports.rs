@@ -40,7 +40,10 @@ pub(crate) struct Reports {
 pub(crate) fn start(start: &Start<Config>) -> Result<Option<Arc<Reports>>, Failure> {
     let settings: ReportAddresses = start.section(Role::Reportd.name())?;
     let config = start.config();
-    let hostname = config.hostname.as_deref().unwrap_or(&start.suite().hostname);
+    let hostname = config
+        .hostname
+        .as_deref()
+        .unwrap_or(&start.suite().hostname);
     let judge = crate::judge(&config.checks, hostname)?;
     let sends = settings.send.dmarc || settings.send.failure;
     let (Some(judge), true, true) = (judge, start.enabled(Role::Reportd), sends) else {
@@ -119,7 +122,11 @@ impl HandOver {
             self.hand_over(batch, Vec::new()).await;
         }
         let failures = {
-            let mut failures = self.reports.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failures = self
+                .reports
+                .failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *failures)
         };
         for failed in failures {
@@ -171,8 +178,13 @@ impl HandOver {
 
     /// Which destinations agreed; `None` if that cannot be found out now.
     async fn agreed(&mut self, domain: &str, uris: &[String]) -> Option<Vec<String>> {
-        let target = |uri: &str| uri.rsplit_once('@').map_or("", |(_, domain)| domain).to_ascii_lowercase();
-        self.answers.retain(|_, (since, _)| since.elapsed() < ANSWER_AGE);
+        let target = |uri: &str| {
+            uri.rsplit_once('@')
+                .map_or("", |(_, domain)| domain)
+                .to_ascii_lowercase()
+        };
+        self.answers
+            .retain(|_, (since, _)| since.elapsed() < ANSWER_AGE);
         let mut agreed = Vec::new();
         for uri in uris {
             let key = (domain.to_owned(), target(uri));
@@ -211,7 +223,13 @@ fn same(sent: &Evaluation, result: &Evaluation) -> bool {
 fn weight(evaluation: &Evaluation) -> usize {
     let rua: usize = evaluation.rua.iter().map(|(uri, _)| uri.len() + 12).sum();
     let signatures = evaluation.dkim.iter();
-    let dkim: usize = signatures.map(|(a, b, c, d)| a.len() + b.len() + c.len() + d.len() + 8).sum();
-    let reasons: usize = evaluation.reasons.iter().map(|(a, b)| a.len() + b.len() + 4).sum();
+    let dkim: usize = signatures
+        .map(|(a, b, c, d)| a.len() + b.len() + c.len() + d.len() + 8)
+        .sum();
+    let reasons: usize = evaluation
+        .reasons
+        .iter()
+        .map(|(a, b)| a.len() + b.len() + 4)
+        .sum();
     rua + dkim + reasons + evaluation.header_from.len() + evaluation.envelope_from.len() + 1024
 }

@@ -186,8 +186,8 @@ pub struct TakenReport {
     pub forward: Option<Address>,
 }
 
-/// Gives the report that is due first, if any is, to be queued and then settled. Asked again without settling, it gives the same
-/// one with the same id and content after [`DueReport::LEASE`].
+/// Gives the report that is due first, if any is, to be queued and then settled. Without settling, the same one is given again with
+/// the same id and content: on a new connection at once, otherwise after [`DueReport::LEASE`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClaimReport {
     /// The id under which it would be queued. A report that was claimed before keeps its first one, so that a queue that took it

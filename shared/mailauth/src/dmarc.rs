@@ -4,8 +4,8 @@ use crate::dkim::{Checked, words};
 use crate::ledger::Ledger;
 use crate::report::{DmarcPolicy, DmarcReport, Published, SpfReport, Word};
 use crate::{Case, Client};
-use mail_auth::dmarc::{Alignment, Policy, Report};
 use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::dmarc::{Alignment, Policy, Report};
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, DnsError, Error, Parameters,
     SpfOutput, SpfResult,
@@ -163,7 +163,10 @@ fn published(output: &DmarcOutput, ledger: &Ledger) -> Option<Box<Published>> {
             Report::DkimSpf => "d:s",
         },
         rua: addresses(&record.rua),
-        ruf: addresses(&record.ruf).into_iter().map(|(address, _)| address).collect(),
+        ruf: addresses(&record.ruf)
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect(),
     }))
 }
 

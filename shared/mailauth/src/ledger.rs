@@ -5,8 +5,8 @@ use mail_auth::{DnsError, Error, MX, RecordSet, ResolverCache, Txt};
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// The lookups of all checks of a message, SPF apart, which has limits of its own.
@@ -33,7 +33,10 @@ impl Ledger {
     /// The domain at which a record stands that was found.
     pub(crate) fn place_of(&self, record: &Arc<Dmarc>) -> Option<String> {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let (name, _) = records.iter().rev().find(|(_, own)| Arc::ptr_eq(own, record))?;
+        let (name, _) = records
+            .iter()
+            .rev()
+            .find(|(_, own)| Arc::ptr_eq(own, record))?;
         let domain = name.strip_prefix("_dmarc.")?;
         Some(domain.trim_end_matches('.').to_ascii_lowercase())
     }

@@ -25,7 +25,8 @@ pub use body::{BodyHashes, header_len};
 pub use config::Limits;
 pub use field::{claims, has_result};
 pub use report::{
-    ArcReport, DkimReport, DmarcPolicy, DmarcReport, IprevReport, Published, Report, SpfReport, Word,
+    ArcReport, DkimReport, DmarcPolicy, DmarcReport, IprevReport, Published, Report, SpfReport,
+    Word,
 };
 
 use ledger::Ledger;
@@ -109,9 +110,9 @@ impl Judge {
     pub async fn agreed(&self, domain: &str, addresses: &[String]) -> Option<Vec<String>> {
         let ledger = Ledger::new(self.limits.lookups);
         let until = Duration::from_secs(self.limits.timeout.clamp(1, 120));
-        let asked = self
-            .authenticator
-            .verify_dmarc_report_address(domain, addresses, Some(&ledger));
+        let asked =
+            self.authenticator
+                .verify_dmarc_report_address(domain, addresses, Some(&ledger));
         let agreed = tokio::time::timeout(until, asked).await.ok()??;
         Some(agreed.into_iter().cloned().collect())
     }

@@ -38,7 +38,13 @@ impl<K: Hash + Eq> Tally<K> {
 
     /// Counts one.
     pub fn add(&self, key: K, now: u64) {
-        self.put(key, Count { first: now, count: 1 });
+        self.put(
+            key,
+            Count {
+                first: now,
+                count: 1,
+            },
+        );
     }
 
     /// Counts several, as when what was fetched could not be handed on.
@@ -73,7 +79,10 @@ mod tests {
         }
         let mut taken = tally.take();
         taken.sort_by_key(|(key, _)| *key);
-        let counts: Vec<_> = taken.iter().map(|(key, count)| (*key, count.count)).collect();
+        let counts: Vec<_> = taken
+            .iter()
+            .map(|(key, count)| (*key, count.count))
+            .collect();
         assert_eq!(counts, [("a", 3), ("b", 2)]);
         assert_eq!(dropped.get(), 1);
         for (key, count) in taken {

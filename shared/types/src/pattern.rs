@@ -80,7 +80,8 @@ impl AddressPattern {
     /// # Errors
     /// A text for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let none = || format!("{text:?} is no pattern of addresses, as reports@example.org or reports@*");
+        let none =
+            || format!("{text:?} is no pattern of addresses, as reports@example.org or reports@*");
         let (local, domain) = text.trim().rsplit_once('@').ok_or_else(none)?;
         let fine = |part: &str| {
             !part.is_empty()
@@ -120,7 +121,9 @@ mod tests {
     #[test]
     fn stars_stand_for_any_text() {
         let matches = |pattern: &str, address: &str| {
-            AddressPattern::parse(pattern).unwrap().matches(&address.parse().unwrap())
+            AddressPattern::parse(pattern)
+                .unwrap()
+                .matches(&address.parse().unwrap())
         };
         assert!(matches("dmarc-reports@*", "DMARC-Reports@example.org"));
         assert!(!matches("dmarc-reports@*", "dmarc-reports2@example.org"));
@@ -128,7 +131,15 @@ mod tests {
         assert!(!matches("r-*@example.org", "r-x@b.example.org"));
         assert!(matches("r@*.example.org", "r@b.example.org"));
         assert!(!matches("ab*ba@*", "aba@x.example"));
-        for bad in ["", "reports", "@x.example", "*@x.example", "a@", "a**b@x", "a b@x"] {
+        for bad in [
+            "",
+            "reports",
+            "@x.example",
+            "*@x.example",
+            "a@",
+            "a**b@x",
+            "a b@x",
+        ] {
             assert!(AddressPattern::parse(bad).is_err(), "{bad}");
         }
         for pattern in REPORT_ADDRESSES {

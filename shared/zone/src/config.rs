@@ -268,16 +268,18 @@ mod tests {
 
     #[test]
     fn reports_go_where_they_are_taken() {
-        let config = Config::default().with_reports("a.example", |address| {
-            address == "dmarc-reports@a.example"
-        });
+        let config = Config::default()
+            .with_reports("a.example", |address| address == "dmarc-reports@a.example");
         assert!(config.dmarc.contains("rua=mailto:dmarc-reports@{domain}"));
         assert!(config.tls_rpt.contains("rua=mailto:postmaster@{domain}"));
         let own = Config {
             dmarc: "v=DMARC1; p=none".to_owned(),
             ..Config::default()
         };
-        assert_eq!(own.clone().with_reports("a.example", |_| true).dmarc, own.dmarc);
+        assert_eq!(
+            own.clone().with_reports("a.example", |_| true).dmarc,
+            own.dmarc
+        );
     }
 
     #[test]

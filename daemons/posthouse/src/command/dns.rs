@@ -11,8 +11,8 @@ use runtime::Document;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use types::Role::Keyd;
 use types::ReportAddresses;
+use types::Role::Keyd;
 use zone::{
     CertificateKey, Data, DkimText, Finding, Kind, Protocol, Published, Record, Service, Site,
 };

@@ -75,13 +75,21 @@ pub(crate) async fn run(suite: &Suite, command: Report) -> Result<(), Failure> {
         Report::Cancel { ids, domain } => {
             let domain = which(&ids, domain)?;
             let count = suite.call(Reportd, &ReportCancel { ids, domain }).await?;
-            output::done(suite.json, &format!("{count} dropped"), &json!({ "reports": count }));
+            output::done(
+                suite.json,
+                &format!("{count} dropped"),
+                &json!({ "reports": count }),
+            );
             Ok(())
         }
         Report::Send { ids, domain } => {
             let domain = which(&ids, domain)?;
             let count = suite.call(Reportd, &ReportSend { ids, domain }).await?;
-            output::done(suite.json, &format!("{count} due now"), &json!({ "reports": count }));
+            output::done(
+                suite.json,
+                &format!("{count} due now"),
+                &json!({ "reports": count }),
+            );
             Ok(())
         }
     }
@@ -94,7 +102,9 @@ fn name(domain: &str) -> Result<String, Failure> {
 /// The domain that is meant; nothing must not mean everything.
 fn which(ids: &[u64], domain: Option<String>) -> Result<String, Failure> {
     match domain.as_deref() {
-        None if ids.is_empty() => Err(Failure::new("which? Give numbers, or --domain, or --domain '*'")),
+        None if ids.is_empty() => Err(Failure::new(
+            "which? Give numbers, or --domain, or --domain '*'",
+        )),
         None => Ok(String::new()),
         Some("*") => Ok("*".to_owned()),
         Some(domain) => name(domain),
@@ -162,7 +172,10 @@ async fn show(suite: &Suite, id: u64) -> Result<(), Failure> {
     if suite.json {
         let mut all = entry(&head);
         if let Some(all) = all.as_object_mut() {
-            let fields: Vec<Value> = fields.iter().map(|(name, value)| json!([name, value])).collect();
+            let fields: Vec<Value> = fields
+                .iter()
+                .map(|(name, value)| json!([name, value]))
+                .collect();
             all.insert("fields".to_owned(), Value::Array(fields));
             all.insert("rows".to_owned(), rows.iter().map(row).collect());
             all.insert("all_rows".to_owned(), json!(all_rows));
@@ -171,10 +184,21 @@ async fn show(suite: &Suite, id: u64) -> Result<(), Failure> {
         output::print(&all);
         return Ok(());
     }
-    output::say(&format!("{} {} about {} from {}", head.kind, head.id, head.domain, head.organization));
-    output::say(&format!("taken {} from <{}>", time::utc(head.taken), head.sender));
+    output::say(&format!(
+        "{} {} about {} from {}",
+        head.kind, head.id, head.domain, head.organization
+    ));
+    output::say(&format!(
+        "taken {} from <{}>",
+        time::utc(head.taken),
+        head.sender
+    ));
     if head.begin > 0 {
-        output::say(&format!("covers {} to {}", time::utc(head.begin), time::utc(head.end)));
+        output::say(&format!(
+            "covers {} to {}",
+            time::utc(head.begin),
+            time::utc(head.end)
+        ));
     }
     if !head.report_id.is_empty() {
         output::say(&format!("id {}", head.report_id));
@@ -189,7 +213,12 @@ async fn show(suite: &Suite, id: u64) -> Result<(), Failure> {
         "tls" => ("EXCHANGER", "POLICY"),
         _ => ("SOURCE", "FROM"),
     };
-    let mut columns = vec![("source", source), ("identity", identity), ("result", "RESULT"), ("count", "COUNT")];
+    let mut columns = vec![
+        ("source", source),
+        ("identity", identity),
+        ("result", "RESULT"),
+        ("count", "COUNT"),
+    ];
     if head.kind == "dmarc" {
         columns.extend([("dkim", "DKIM"), ("spf", "SPF")]);
     }
@@ -204,7 +233,10 @@ async fn show(suite: &Suite, id: u64) -> Result<(), Failure> {
         output::say("");
         for line in text.lines() {
             // Strangers wrote it: it does not get to the terminal as it is.
-            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let line: String = line
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
             output::say(&line);
         }
     }
@@ -217,14 +249,29 @@ async fn summary(suite: &Suite, request: &ReportSummary) -> Result<(), Failure> 
         output::print(&summary_json(&found));
         return Ok(());
     }
-    let kinds: Vec<String> = found.reports.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let kinds: Vec<String> = found
+        .reports
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
     let about = match request.domain.as_str() {
         "" => "all domains",
         domain => domain,
     };
-    let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
-    output::say(&format!("{about} since {}: reports: {kinds}", time::utc(request.since)));
-    let reporters: Vec<String> = found.reporters.iter().map(|(who, count)| format!("{who} ({count})")).collect();
+    let kinds = if kinds.is_empty() {
+        "none".to_owned()
+    } else {
+        kinds.join(", ")
+    };
+    output::say(&format!(
+        "{about} since {}: reports: {kinds}",
+        time::utc(request.since)
+    ));
+    let reporters: Vec<String> = found
+        .reporters
+        .iter()
+        .map(|(who, count)| format!("{who} ({count})"))
+        .collect();
     if !reporters.is_empty() {
         output::say(&format!("from {}", reporters.join(", ")));
     }
@@ -240,7 +287,11 @@ async fn summary(suite: &Suite, request: &ReportSummary) -> Result<(), Failure> 
             ("spf", "SPF"),
             ("stopped", "STOPPED"),
         ];
-        output::list(false, &columns, &found.sources.iter().map(source).collect::<Vec<_>>());
+        output::list(
+            false,
+            &columns,
+            &found.sources.iter().map(source).collect::<Vec<_>>(),
+        );
     }
     let (passed, failed) = found.sessions;
     output::say(&format!("TLS: {passed} sessions in order, {failed} not"));
@@ -252,7 +303,11 @@ async fn summary(suite: &Suite, request: &ReportSummary) -> Result<(), Failure> 
             ("count", "COUNT"),
             ("detail", "DETAIL"),
         ];
-        let rows: Vec<Value> = found.failures.iter().map(|(failure, _)| row(failure)).collect();
+        let rows: Vec<Value> = found
+            .failures
+            .iter()
+            .map(|(failure, _)| row(failure))
+            .collect();
         output::list(false, &columns, &rows);
     }
     for (kind, count) in &found.complaints {
@@ -275,7 +330,9 @@ fn source(source: &SummarySource) -> Value {
 
 fn summary_json(found: &ReportSummaryReply) -> Value {
     let counts = |list: &[(String, u64)]| -> Value {
-        let pairs = list.iter().map(|(name, count)| (name.clone(), json!(count)));
+        let pairs = list
+            .iter()
+            .map(|(name, count)| (name.clone(), json!(count)));
         Value::Object(pairs.collect())
     };
     json!({
@@ -322,7 +379,9 @@ fn pending_row(report: &PendingReport) -> Value {
 
 /// Addresses that our records name for reports, and nobody reads; and whether ours can be signed.
 pub(crate) async fn check(findings: &mut Findings, place: &Place, suite: &Suite) {
-    let Ok(document) = place.document() else { return };
+    let Ok(document) = place.document() else {
+        return;
+    };
     let Ok(domains) = suite.call(Authd, &DomainList { name: None }).await else {
         return;
     };
@@ -333,7 +392,9 @@ pub(crate) async fn check(findings: &mut Findings, place: &Place, suite: &Suite)
         for record in known.records() {
             let text = record.to_string();
             for address in rua(&text) {
-                let request = ResolveRecipient { address: address.clone() };
+                let request = ResolveRecipient {
+                    address: address.clone(),
+                };
                 let nobody = matches!(
                     suite.call(Authd, &request).await,
                     Ok(Resolution::Unknown | Resolution::Disabled)

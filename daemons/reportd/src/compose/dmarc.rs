@@ -27,7 +27,10 @@ fn head(out: &mut String, about: &About<'_>, policy: &Published) -> std::fmt::Re
     element(out, "  ", "report_id", about.report_id)?;
     // The end is the last second, as everybody writes it.
     let (begin, end) = (about.begin, about.end.saturating_sub(1));
-    writeln!(out, "  <date_range><begin>{begin}</begin><end>{end}</end></date_range>")?;
+    writeln!(
+        out,
+        "  <date_range><begin>{begin}</begin><end>{end}</end></date_range>"
+    )?;
     if about.left_out > 0 {
         let text = format!("{} messages found no row in this report", about.left_out);
         element(out, "  ", "error", &text)?;
@@ -52,7 +55,12 @@ fn head(out: &mut String, about: &About<'_>, policy: &Published) -> std::fmt::Re
 fn record(out: &mut String, row: &Evaluation, count: u64) -> std::fmt::Result {
     out.push_str(" <record>\n  <row>\n");
     let source = row.source.map(|address| address.to_canonical().to_string());
-    element(out, "   ", "source_ip", source.as_deref().unwrap_or("0.0.0.0"))?;
+    element(
+        out,
+        "   ",
+        "source_ip",
+        source.as_deref().unwrap_or("0.0.0.0"),
+    )?;
     writeln!(out, "   <count>{count}</count>\n   <policy_evaluated>")?;
     element(out, "    ", "disposition", disposition(&row.disposition))?;
     let word = |aligned: bool| if aligned { "pass" } else { "fail" };
@@ -86,11 +94,20 @@ fn record(out: &mut String, row: &Evaluation, count: u64) -> std::fmt::Result {
         out.push_str("   </dkim>\n");
     }
     // The schema demands one.
-    let none = (row.envelope_from.clone(), "mfrom".to_owned(), "none".to_owned());
+    let none = (
+        row.envelope_from.clone(),
+        "mfrom".to_owned(),
+        "none".to_owned(),
+    );
     let (domain, scope, result) = row.spf.as_ref().unwrap_or(&none);
     out.push_str("   <spf>\n");
     element(out, "    ", "domain", domain)?;
-    element(out, "    ", "scope", if scope == "helo" { "helo" } else { "mfrom" })?;
+    element(
+        out,
+        "    ",
+        "scope",
+        if scope == "helo" { "helo" } else { "mfrom" },
+    )?;
     element(out, "    ", "result", spf_result(result))?;
     out.push_str("   </spf>\n  </auth_results>\n </record>\n");
     Ok(())
@@ -121,7 +138,13 @@ fn override_type(text: &str) -> &str {
 /// DKIMResultType
 fn dkim_result(text: &str) -> &str {
     let known = [
-        "none", "pass", "fail", "policy", "neutral", "temperror", "permerror",
+        "none",
+        "pass",
+        "fail",
+        "policy",
+        "neutral",
+        "temperror",
+        "permerror",
     ];
     one_of(text, &known, "none")
 }
@@ -129,7 +152,13 @@ fn dkim_result(text: &str) -> &str {
 /// SPFResultType
 fn spf_result(text: &str) -> &str {
     let known = [
-        "none", "neutral", "pass", "fail", "softfail", "temperror", "permerror",
+        "none",
+        "neutral",
+        "pass",
+        "fail",
+        "softfail",
+        "temperror",
+        "permerror",
     ];
     one_of(text, &known, "none")
 }

@@ -1,7 +1,7 @@
 //! Reports of single messages that failed (RFC 6591), made when they are told of, and sent soon.
 
-use super::mail::{boundary, head};
 use super::About;
+use super::mail::{boundary, head};
 use crate::store::clean;
 use ipc::api::reportd::FailedMail;
 use std::io::Write;
@@ -32,7 +32,10 @@ pub(crate) fn write(about: &About<'_>, failed: &FailedMail, redact: bool, now: u
     let mut out = head(about, now);
     let boundary = boundary(about.report_id);
     let from = clean(&evaluation.header_from, 253);
-    let source = evaluation.source.map(|address| address.to_string()).unwrap_or_default();
+    let source = evaluation
+        .source
+        .map(|address| address.to_string())
+        .unwrap_or_default();
     let _ = write!(
         out,
         "Subject: DMARC failure of mail from {from}\r\nContent-Type: multipart/report; report-type=feedback-report;\r\n \
@@ -46,7 +49,11 @@ pub(crate) fn write(about: &About<'_>, failed: &FailedMail, redact: bool, now: u
             let _ = write!(out, "{name}: {}\r\n", clean(value, 900));
         }
     };
-    let mail_from = if redact { hidden(&failed.mail_from) } else { failed.mail_from.clone() };
+    let mail_from = if redact {
+        hidden(&failed.mail_from)
+    } else {
+        failed.mail_from.clone()
+    };
     put("Original-Mail-From", &mail_from);
     put("Source-IP", &source);
     put("Reported-Domain", &from);
@@ -116,7 +123,12 @@ fn hidden(text: &str) -> String {
     while let Some((before, after)) = rest.split_once('@') {
         let local = before
             .rfind(|c: char| c.is_whitespace() || "<>,:;()[]=\"".contains(c))
-            .map_or(0, |at| at + before.get(at..).and_then(|c| c.chars().next()).map_or(1, char::len_utf8));
+            .map_or(0, |at| {
+                at + before
+                    .get(at..)
+                    .and_then(|c| c.chars().next())
+                    .map_or(1, char::len_utf8)
+            });
         out.push_str(before.get(..local).unwrap_or_default());
         out.push_str("redacted@");
         rest = after;
@@ -131,9 +143,15 @@ mod tests {
 
     #[test]
     fn people_are_left_out() {
-        assert_eq!(hidden("a <jane@x.example>, b@y.example"), "a <redacted@x.example>, redacted@y.example");
+        assert_eq!(
+            hidden("a <jane@x.example>, b@y.example"),
+            "a <redacted@x.example>, redacted@y.example"
+        );
         let raw = b"From: Jane <jane@x.example>\r\nX-Secret: y\r\nSubject: =?utf-8?q?a?=\r\n b\r\n\r\nbody";
-        assert_eq!(header(raw, true), "From: Jane <redacted@x.example>\r\nSubject: redacted\r\n");
+        assert_eq!(
+            header(raw, true),
+            "From: Jane <redacted@x.example>\r\nSubject: redacted\r\n"
+        );
         assert!(header(raw, false).contains("jane@x.example"));
     }
 }

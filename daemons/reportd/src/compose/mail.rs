@@ -18,7 +18,10 @@ pub(crate) struct Carried<'a> {
 }
 
 pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 8), Compression::default());
+    let mut encoder = GzEncoder::new(
+        Vec::with_capacity(content.len() / 8),
+        Compression::default(),
+    );
     // Writing to memory cannot fail.
     let _ = encoder.write_all(content);
     encoder.finish().unwrap_or_default()
@@ -27,12 +30,23 @@ pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
 /// An aggregate report (RFC 7489 7.2.1.1), as far as `To` is concerned complete by [`addressed`].
 pub(crate) fn dmarc(carried: &Carried<'_>) -> Vec<u8> {
     let About {
-        submitter, domain, begin, ..
+        submitter,
+        domain,
+        begin,
+        ..
     } = carried.about;
     let end = carried.about.end.saturating_sub(1);
     let name = format!("{submitter}!{domain}!{begin}!{end}.xml.gz");
-    let text = format!("This is an aggregate report of DMARC on mail that claimed to be from {domain}.");
-    letter(carried, "multipart/mixed", "", "application/gzip", &name, &text)
+    let text =
+        format!("This is an aggregate report of DMARC on mail that claimed to be from {domain}.");
+    letter(
+        carried,
+        "multipart/mixed",
+        "",
+        "application/gzip",
+        &name,
+        &text,
+    )
 }
 
 /// A report on TLS (RFC 8460 5.1 and 5.3).
@@ -47,16 +61,32 @@ pub(crate) fn tls(carried: &Carried<'_>) -> Vec<u8> {
     let end = carried.about.end.saturating_sub(1);
     let unique = report_id.split('@').next().unwrap_or_default();
     let name = format!("{submitter}!{domain}!{begin}!{end}!{unique}.json.gz");
-    let text = format!("This is an aggregate report on TLS sessions with the mail exchangers of {domain}.");
+    let text = format!(
+        "This is an aggregate report on TLS sessions with the mail exchangers of {domain}."
+    );
     // RFC 8460 5.3: what is reported must not keep the report away (RFC 8689 3).
     let fields = format!(
         "TLS-Report-Domain: {domain}\r\nTLS-Report-Submitter: {submitter}\r\nTLS-Required: No\r\n"
     );
     let kind = "multipart/report; report-type=\"tlsrpt\"";
-    letter(carried, kind, &fields, "application/tlsrpt+gzip", &name, &text)
+    letter(
+        carried,
+        kind,
+        &fields,
+        "application/tlsrpt+gzip",
+        &name,
+        &text,
+    )
 }
 
-fn letter(carried: &Carried<'_>, kind: &str, fields: &str, media: &str, name: &str, text: &str) -> Vec<u8> {
+fn letter(
+    carried: &Carried<'_>,
+    kind: &str,
+    fields: &str,
+    media: &str,
+    name: &str,
+    text: &str,
+) -> Vec<u8> {
     let About {
         submitter,
         domain,
@@ -84,7 +114,9 @@ fn letter(carried: &Carried<'_>, kind: &str, fields: &str, media: &str, name: &s
 
 /// The fields that all have, without To.
 pub(crate) fn head(about: &About<'_>, now: u64) -> Vec<u8> {
-    let About { from, report_id, .. } = about;
+    let About {
+        from, report_id, ..
+    } = about;
     let date = date(now);
     format!(
         "From: <{from}>\r\nDate: {date}\r\nMessage-ID: <{report_id}>\r\nMIME-Version: 1.0\r\n\
@@ -114,7 +146,9 @@ fn date(now: u64) -> String {
     ];
     let days = now / 86_400;
     let (year, month, day) = types::moment::civil(i64::try_from(days).unwrap_or(0));
-    let weekday = DAYS.get(usize::try_from(days % 7).unwrap_or(0)).unwrap_or(&"Thu");
+    let weekday = DAYS
+        .get(usize::try_from(days % 7).unwrap_or(0))
+        .unwrap_or(&"Thu");
     let month = usize::try_from(month).unwrap_or(1).saturating_sub(1);
     let month = MONTHS.get(month).unwrap_or(&"Jan");
     let (hour, minute, second) = (now / 3600 % 24, now / 60 % 60, now % 60);

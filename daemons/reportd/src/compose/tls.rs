@@ -15,7 +15,12 @@ struct Sums<'a> {
 /// Writes the report.
 pub(crate) fn write(about: &About<'_>, rows: &[(&TlsPolicy, Option<&TlsFailure>, u64)]) -> String {
     let key = |policy: &TlsPolicy| {
-        let TlsPolicy { kind, domain, text, mx } = policy;
+        let TlsPolicy {
+            kind,
+            domain,
+            text,
+            mx,
+        } = policy;
         (kind.clone(), domain.clone(), text.clone(), mx.clone())
     };
     let mut policies: BTreeMap<_, Sums<'_>> = BTreeMap::new();
@@ -78,9 +83,15 @@ fn detail(failure: &TlsFailure, count: u64) -> Value {
     };
     put("result-type", failure.kind.clone());
     let address = |address: Option<std::net::IpAddr>| address.map(|address| address.to_string());
-    put("sending-mta-ip", address(failure.sending).unwrap_or_default());
+    put(
+        "sending-mta-ip",
+        address(failure.sending).unwrap_or_default(),
+    );
     put("receiving-mx-hostname", failure.mx.clone());
-    put("receiving-ip", address(failure.receiving).unwrap_or_default());
+    put(
+        "receiving-ip",
+        address(failure.receiving).unwrap_or_default(),
+    );
     put("failure-reason-code", failure.reason.clone());
     detail.insert("failed-session-count".to_owned(), json!(count));
     Value::Object(detail)

@@ -46,10 +46,15 @@ pub(crate) fn parse(from: impl BufRead, bounds: &Intake) -> Result<Kept, Unreada
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
-        match reader.read_event_into(&mut buffer).map_err(Unreadable::of_xml)? {
+        match reader
+            .read_event_into(&mut buffer)
+            .map_err(Unreadable::of_xml)?
+        {
             Event::Start(start) => {
                 if path.len() >= DEPTH_MAX {
-                    return Err(Unreadable("its elements are too deep in each other".to_owned()));
+                    return Err(Unreadable(
+                        "its elements are too deep in each other".to_owned(),
+                    ));
                 }
                 let name = start.local_name().as_ref().to_owned();
                 path.push(clean(&name, 60));
@@ -77,7 +82,9 @@ pub(crate) fn parse(from: impl BufRead, bounds: &Intake) -> Result<Kept, Unreada
                 },
             },
             Event::DocType(_) => {
-                return Err(Unreadable("it has a document type, which no report has".to_owned()));
+                return Err(Unreadable(
+                    "it has a document type, which no report has".to_owned(),
+                ));
             }
             Event::Eof => break,
             _ => {}
@@ -90,7 +97,9 @@ pub(crate) fn parse(from: impl BufRead, bounds: &Intake) -> Result<Kept, Unreada
         return Err(Unreadable("it is XML, and no report".to_owned()));
     }
     if parser.kept.domain.is_empty() {
-        return Err(Unreadable("it does not say about which domain it is".to_owned()));
+        return Err(Unreadable(
+            "it does not say about which domain it is".to_owned(),
+        ));
     }
     parser.kept.kind = "dmarc";
     Ok(parser.kept)
@@ -107,7 +116,10 @@ impl Parser {
             Some("feedback") if path.len() == 1 => self.saw_feedback = true,
             Some("record") if path.len() == 2 => {
                 if self.kept.rows.len() >= bounds.max_rows {
-                    return Err(Unreadable(format!("it has more than {} rows", bounds.max_rows)));
+                    return Err(Unreadable(format!(
+                        "it has more than {} rows",
+                        bounds.max_rows
+                    )));
                 }
                 self.record = Some(Record::default());
             }
@@ -152,7 +164,8 @@ impl Parser {
     fn policy(&mut self, name: &str, text: &str) {
         match name {
             "domain" => self.kept.domain = super::domain(text),
-            "adkim" | "aspf" | "p" | "sp" | "np" | "pct" | "fo" | "testing" | "discovery_method" => {
+            "adkim" | "aspf" | "p" | "sp" | "np" | "pct" | "fo" | "testing"
+            | "discovery_method" => {
                 self.kept.field(name, text);
             }
             _ => {}

@@ -103,8 +103,9 @@ pub(crate) fn read(prefix: &[u8], body: &[u8], bounds: &Intake) -> Vec<Kept> {
             "message/delivery-status" => {
                 let next = parsed.parts.get(at + 1);
                 let about = next.map_or(&[][..], |next| content(body, next));
-                bounce(content(body, part), about)
-                    .ok_or_else(|| Unreadable("it is a report on delivery, and of no failure".to_owned()))
+                bounce(content(body, part), about).ok_or_else(|| {
+                    Unreadable("it is a report on delivery, and of no failure".to_owned())
+                })
             }
             // What another message has in it is not this message's.
             _ if part.kind == PartKind::Message => {
@@ -120,7 +121,9 @@ pub(crate) fn read(prefix: &[u8], body: &[u8], bounds: &Intake) -> Vec<Kept> {
         }
     }
     if found.is_empty() {
-        let why = troubles.first().map_or("there is no report in it", String::as_str);
+        let why = troubles
+            .first()
+            .map_or("there is no report in it", String::as_str);
         found.push(unreadable(prefix, body, why));
     } else if let (Some(first), Some(why)) = (found.first_mut(), troubles.first()) {
         first.field("not read", why);
@@ -142,7 +145,8 @@ pub(crate) fn unreadable(prefix: &[u8], body: &[u8], why: &str) -> Kept {
     kept.field("subject", &subject);
     let own = prefix.get(..UNREADABLE_MAX / 4).unwrap_or(prefix);
     kept.text = own.to_vec();
-    kept.text.extend_from_slice(body.get(..UNREADABLE_MAX - own.len()).unwrap_or(body));
+    kept.text
+        .extend_from_slice(body.get(..UNREADABLE_MAX - own.len()).unwrap_or(body));
     kept
 }
 
@@ -176,7 +180,9 @@ fn may_hold(part: &Part) -> bool {
 }
 
 fn attachment(body: &[u8], part: &Part, bounds: &Intake) -> Result<Kept, Unreadable> {
-    let most = usize::try_from(bounds.max_compressed).unwrap_or(usize::MAX).saturating_add(16);
+    let most = usize::try_from(bounds.max_compressed)
+        .unwrap_or(usize::MAX)
+        .saturating_add(16);
     let data = part
         .encoding
         .decode(content(body, part), most)
@@ -201,7 +207,9 @@ fn bounce(status: &[u8], about: &[u8]) -> Option<Kept> {
     let value = |name: &str| {
         text.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
-            key.trim().eq_ignore_ascii_case(name).then(|| clean(value, 250))
+            key.trim()
+                .eq_ignore_ascii_case(name)
+                .then(|| clean(value, 250))
         })
     };
     if !value("action")?.eq_ignore_ascii_case("failed") {
@@ -212,7 +220,12 @@ fn bounce(status: &[u8], about: &[u8]) -> Option<Kept> {
     let mut kept = Kept {
         kind: "bounce",
         domain: domain(address.rsplit_once('@')?.1),
-        note: format!("{address}: {}", value("diagnostic-code").or(value("status")).unwrap_or_default()),
+        note: format!(
+            "{address}: {}",
+            value("diagnostic-code")
+                .or(value("status"))
+                .unwrap_or_default()
+        ),
         failed: 1,
         ..Kept::default()
     };
@@ -220,7 +233,11 @@ fn bounce(status: &[u8], about: &[u8]) -> Option<Kept> {
     kept.field("recipient", address);
     let id = Fields::new(about)
         .find(|field| field.name.eq_ignore_ascii_case(b"message-id"))
-        .map(|field| String::from_utf8_lossy(field.value).trim_matches(['<', '>', ' ']).to_owned());
+        .map(|field| {
+            String::from_utf8_lossy(field.value)
+                .trim_matches(['<', '>', ' '])
+                .to_owned()
+        });
     kept.field("message", &id.unwrap_or_default());
     Some(kept)
 }

@@ -119,38 +119,87 @@ fn read_one(message: &[u8]) -> Kept {
 #[test]
 fn dmarc_however_it_is_packed() {
     let plain = of_file(XML.as_bytes(), &Intake::default()).unwrap();
-    assert_eq!((plain.domain.as_str(), plain.passed, plain.failed), ("example.org", 4, 2));
+    assert_eq!(
+        (plain.domain.as_str(), plain.passed, plain.failed),
+        ("example.org", 4, 2)
+    );
     assert_eq!((plain.begin, plain.end), (1_764_288_000, 1_764_374_399));
     assert_eq!(plain.organization, "provider.example");
-    assert!(plain.fields.contains(&("contact info".to_owned(), "https://support.provider.example/a/answer/1?x=1&y=2".to_owned())));
-    let [first, second] = plain.rows.as_slice() else { panic!() };
-    assert_eq!((first.source.as_str(), first.dkim, first.spf, first.count), ("2001:db8::7", true, false, 4));
-    assert_eq!(first.detail, "dkim=pass example.org s=s1; spf=softfail bounces.example.org");
+    assert!(plain.fields.contains(&(
+        "contact info".to_owned(),
+        "https://support.provider.example/a/answer/1?x=1&y=2".to_owned()
+    )));
+    let [first, second] = plain.rows.as_slice() else {
+        panic!()
+    };
+    assert_eq!(
+        (first.source.as_str(), first.dkim, first.spf, first.count),
+        ("2001:db8::7", true, false, 4)
+    );
+    assert_eq!(
+        first.detail,
+        "dkim=pass example.org s=s1; spf=softfail bounces.example.org"
+    );
     assert_eq!(second.result, "quarantine");
-    assert_eq!(second.detail, "spf=pass other.example; from other.example; local_policy; arc=pass");
+    assert_eq!(
+        second.detail,
+        "spf=pass other.example; from other.example; local_policy; arc=pass"
+    );
     let name = "provider.example!example.org!1764288000!1764374399.xml";
     for (media, name, content) in [
         ("application/gzip", format!("{name}.gz"), gz(XML.as_bytes())),
-        ("application/zip", name.replace(".xml", ".zip"), zip(&[("folder/", b""), (name, XML.as_bytes())])),
-        ("application/octet-stream", format!("{name}.gz"), gz(XML.as_bytes())),
+        (
+            "application/zip",
+            name.replace(".xml", ".zip"),
+            zip(&[("folder/", b""), (name, XML.as_bytes())]),
+        ),
+        (
+            "application/octet-stream",
+            format!("{name}.gz"),
+            gz(XML.as_bytes()),
+        ),
         ("text/xml", name.to_owned(), XML.as_bytes().to_vec()),
-        ("text/xml", name.to_owned(), format!("\u{feff}\n{XML}").into_bytes()),
+        (
+            "text/xml",
+            name.to_owned(),
+            format!("\u{feff}\n{XML}").into_bytes(),
+        ),
     ] {
-        assert_eq!(read_one(&letter(media, &name, &content)), plain, "{media} {name}");
+        assert_eq!(
+            read_one(&letter(media, &name, &content)),
+            plain,
+            "{media} {name}"
+        );
     }
     // RFC 9990
-    let newer = XML.replace("<feedback>", "<feedback xmlns=\"urn:ietf:params:xml:ns:dmarc-2.0\">");
-    assert_eq!(of_file(newer.as_bytes(), &Intake::default()).unwrap().rows, plain.rows);
+    let newer = XML.replace(
+        "<feedback>",
+        "<feedback xmlns=\"urn:ietf:params:xml:ns:dmarc-2.0\">",
+    );
+    assert_eq!(
+        of_file(newer.as_bytes(), &Intake::default()).unwrap().rows,
+        plain.rows
+    );
 }
 
 #[test]
 fn tls_as_it_comes() {
     let kept = of_file(&gz(JSON.as_bytes()), &Intake::default()).unwrap();
-    assert_eq!((kept.kind, kept.domain.as_str(), kept.passed, kept.failed), ("tls", "company-y.example", 5326, 303));
+    assert_eq!(
+        (kept.kind, kept.domain.as_str(), kept.passed, kept.failed),
+        ("tls", "company-y.example", 5326, 303)
+    );
     assert_eq!(kept.rows.len(), 3);
     assert_eq!(kept.rows[0].result, "success");
-    assert_eq!((kept.rows[2].result.as_str(), kept.rows[2].count), ("starttls-not-supported", 203));
-    let message = letter("application/tlsrpt+gzip", "x!y!1!2!3.json.gz", &gz(JSON.as_bytes()));
+    assert_eq!(
+        (kept.rows[2].result.as_str(), kept.rows[2].count),
+        ("starttls-not-supported", 203)
+    );
+    let message = letter(
+        "application/tlsrpt+gzip",
+        "x!y!1!2!3.json.gz",
+        &gz(JSON.as_bytes()),
+    );
     assert_eq!(read_one(&message), kept);
 }
 
@@ -161,15 +210,24 @@ fn complaints_and_what_came_back() {
         Feedback-Type: abuse\r\nUser-Agent: SomeGenerator/1.0\r\nVersion: 1\r\nSource-IP: 192.0.2.2\r\nOriginal-Rcpt-To: u@provider.example\r\n\
         \r\n--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: News <news@example.org>\r\nSubject: Buy\r\n\r\nbody\r\n--b--\r\n";
     let kept = read_one(arf);
-    assert_eq!((kept.kind, kept.note.as_str(), kept.domain.as_str()), ("arf", "abuse", "example.org"));
+    assert_eq!(
+        (kept.kind, kept.note.as_str(), kept.domain.as_str()),
+        ("arf", "abuse", "example.org")
+    );
     assert_eq!(kept.rows[0].source, "192.0.2.2");
-    assert_eq!(kept.text, b"From: News <news@example.org>\r\nSubject: Buy\r\n");
+    assert_eq!(
+        kept.text,
+        b"From: News <news@example.org>\r\nSubject: Buy\r\n"
+    );
     let dsn = b"From: MAILER-DAEMON@r.example\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\
         --b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; r.example\r\n\r\nFinal-Recipient: rfc822; d@r.example\r\nAction: failed\r\n\
         Status: 5.1.1\r\nDiagnostic-Code: smtp; 550 no\r\n\r\n--b\r\nContent-Type: text/rfc822-headers\r\n\r\nMessage-ID: <dmarc.1.7@ours.example>\r\n\r\n--b--\r\n";
     let kept = read_one(dsn);
     assert_eq!((kept.kind, kept.domain.as_str()), ("bounce", "r.example"));
-    assert!(kept.fields.contains(&("message".to_owned(), "dmarc.1.7@ours.example".to_owned())));
+    assert!(
+        kept.fields
+            .contains(&("message".to_owned(), "dmarc.1.7@ours.example".to_owned()))
+    );
 }
 
 fn refused(content: &[u8], bounds: &Intake) -> String {
@@ -182,7 +240,10 @@ fn bombs_are_refused() {
     let zeros = vec![b' '; 64 * 1024 * 1024];
     assert!(refused(&gz(&zeros), &bounds).contains("times larger"));
     // Within the ratio, and too much all the same.
-    let lenient = Intake { max_ratio: 100_000, ..Intake::default() };
+    let lenient = Intake {
+        max_ratio: 100_000,
+        ..Intake::default()
+    };
     let long = [b"<feedback><a>".as_slice(), &zeros].concat();
     assert!(refused(&gz(&long), &lenient).contains("octets come out"));
     assert!(refused(&zip(&[("r.xml", &long)]), &bounds).contains("times larger"));
@@ -195,7 +256,10 @@ fn bombs_are_refused() {
     assert!(refused(laughs.as_bytes(), &bounds).contains("document type"));
     assert!(refused(b"<feedback>&unknown;</feedback>", &bounds).contains("entity"));
     assert!(refused("<feedback>".repeat(100).as_bytes(), &bounds).contains("deep"));
-    let rows = format!("<feedback>{}</feedback>", "<record></record>".repeat(20_001));
+    let rows = format!(
+        "<feedback>{}</feedback>",
+        "<record></record>".repeat(20_001)
+    );
     assert!(refused(rows.as_bytes(), &bounds).contains("rows"));
     let values = format!("{{\"policies\":[{}]}}", vec!["{}"; 200_000].join(","));
     assert!(refused(values.as_bytes(), &bounds).contains("too many values"));
@@ -208,11 +272,26 @@ fn bombs_are_refused() {
 fn what_is_no_report_is_kept_with_the_reason() {
     for (message, word) in [
         (&b"Subject: hello\r\n\r\nbody\r\n"[..], "no report"),
-        (&letter("application/zip", "r.zip", b"PK\x03\x04 broken")[..], "damaged"),
-        (&letter("text/xml", "r.xml", b"<html></html>")[..], "no report"),
-        (&letter("text/xml", "r.xml", b"<feedback><record>")[..], "ends too early"),
-        (&letter("text/xml", "r.xml", b"<feedback></record>")[..], "malformed"),
-        (&letter("application/gzip", "r.xml.gz", b"\x1f\x8b\x08broken")[..], ""),
+        (
+            &letter("application/zip", "r.zip", b"PK\x03\x04 broken")[..],
+            "damaged",
+        ),
+        (
+            &letter("text/xml", "r.xml", b"<html></html>")[..],
+            "no report",
+        ),
+        (
+            &letter("text/xml", "r.xml", b"<feedback><record>")[..],
+            "ends too early",
+        ),
+        (
+            &letter("text/xml", "r.xml", b"<feedback></record>")[..],
+            "malformed",
+        ),
+        (
+            &letter("application/gzip", "r.xml.gz", b"\x1f\x8b\x08broken")[..],
+            "",
+        ),
         (b"", "no report"),
     ] {
         let kept = read_one(message);

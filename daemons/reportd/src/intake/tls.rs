@@ -100,11 +100,18 @@ pub(crate) fn parse(mut from: impl BufRead, bounds: &Intake) -> Result<Kept, Unr
         if kept.domain.is_empty() {
             kept.domain = super::domain(&policy.policy.domain);
         }
-        kept.passed = kept.passed.saturating_add(policy.summary.passed.min(1 << 40));
-        kept.failed = kept.failed.saturating_add(policy.summary.failed.min(1 << 40));
+        kept.passed = kept
+            .passed
+            .saturating_add(policy.summary.passed.min(1 << 40));
+        kept.failed = kept
+            .failed
+            .saturating_add(policy.summary.failed.min(1 << 40));
         let failures = policy.failures.unwrap_or_default();
         if kept.rows.len() + failures.len() + 1 > bounds.max_rows {
-            return Err(Unreadable(format!("it has more than {} rows", bounds.max_rows)));
+            return Err(Unreadable(format!(
+                "it has more than {} rows",
+                bounds.max_rows
+            )));
         }
         let kind = clean(&policy.policy.kind, 60);
         if policy.summary.passed > 0 || failures.is_empty() {
@@ -117,10 +124,13 @@ pub(crate) fn parse(mut from: impl BufRead, bounds: &Intake) -> Result<Kept, Unr
                 ..ReportRow::default()
             });
         }
-        kept.rows.extend(failures.into_iter().map(|failure| row(&kind, failure)));
+        kept.rows
+            .extend(failures.into_iter().map(|failure| row(&kind, failure)));
     }
     if kept.domain.is_empty() {
-        return Err(Unreadable("it does not say about which domain it is".to_owned()));
+        return Err(Unreadable(
+            "it does not say about which domain it is".to_owned(),
+        ));
     }
     Ok(kept)
 }

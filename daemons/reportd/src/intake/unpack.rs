@@ -43,11 +43,17 @@ impl<R: Read> Read for Bounded<R> {
         let len = count as u64;
         self.came += len;
         if len > self.left {
-            return Err(refuse(format!("more than {} octets come out of it", self.came - len)));
+            return Err(refuse(format!(
+                "more than {} octets come out of it",
+                self.came - len
+            )));
         }
         self.left -= len;
         if self.came > RATIO_FROM && self.came > self.packed.saturating_mul(self.ratio) {
-            return Err(refuse(format!("it becomes more than {} times larger", self.ratio)));
+            return Err(refuse(format!(
+                "it becomes more than {} times larger",
+                self.ratio
+            )));
         }
         Ok(count)
     }
@@ -59,7 +65,10 @@ pub(crate) fn open<'a>(
     bounds: &Intake,
 ) -> Result<(Inside, Box<dyn BufRead + 'a>), Unreadable> {
     if data.len() as u64 > bounds.max_compressed {
-        let text = format!("the attachment has more than {} octets", bounds.max_compressed);
+        let text = format!(
+            "the attachment has more than {} octets",
+            bounds.max_compressed
+        );
         return Err(Unreadable(text));
     }
     let mut reader: Box<dyn BufRead + 'a> = match data {
@@ -105,7 +114,12 @@ fn sniff(reader: &mut dyn BufRead) -> io::Result<Inside> {
 
 fn number<const N: usize>(data: &[u8], at: usize) -> Option<u64> {
     let octets = data.get(at..at.checked_add(N)?)?;
-    Some(octets.iter().rev().fold(0, |sum, octet| sum << 8 | u64::from(*octet)))
+    Some(
+        octets
+            .iter()
+            .rev()
+            .fold(0, |sum, octet| sum << 8 | u64::from(*octet)),
+    )
 }
 
 /// The first file of an archive (APPNOTE 4.3.12 and 4.3.16). Its directory is at the end, and what it says of sizes is believed as
@@ -141,11 +155,15 @@ fn zip<'a>(data: &'a [u8], bounds: &Intake) -> Result<Box<dyn BufRead + 'a>, Unr
         let name = number::<2>(data, local.saturating_add(26)).ok_or_else(broken)?;
         let extra = number::<2>(data, local.saturating_add(28)).ok_or_else(broken)?;
         let begin = local.saturating_add(30).saturating_add(at(name + extra)?);
-        let content = data.get(begin..begin.saturating_add(packed)).ok_or_else(broken)?;
+        let content = data
+            .get(begin..begin.saturating_add(packed))
+            .ok_or_else(broken)?;
         return match method {
             0 => Ok(bounded(content, content.len(), bounds)),
             8 => Ok(bounded(DeflateDecoder::new(content), content.len(), bounds)),
-            other => Err(Unreadable(format!("the archive is packed in a way that is not known ({other})"))),
+            other => Err(Unreadable(format!(
+                "the archive is packed in a way that is not known ({other})"
+            ))),
         };
     }
     Err(Unreadable("the archive is empty".to_owned()))

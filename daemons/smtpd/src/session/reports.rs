@@ -15,7 +15,11 @@ const TEXT_MAX: usize = 250;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     /// The header, where a failure may have to be shown.
-    pub(super) fn header_for_reports(&self, checks: &Checks, evidence: &Evidence) -> Option<Vec<u8>> {
+    pub(super) fn header_for_reports(
+        &self,
+        checks: &Checks,
+        evidence: &Evidence,
+    ) -> Option<Vec<u8>> {
         let reports = checks.reports.as_ref()?;
         let header = &evidence.header;
         let begin = header.get(..FailedMail::HEADER_MAX).unwrap_or(header);
@@ -39,7 +43,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let decided = matches!(report.dmarc.result, Word::Pass | Word::Fail);
         // Reports on reports would never end.
         let own = transaction.recipients.iter().all(|recipient| {
-            reports.own.iter().any(|pattern| pattern.matches(&recipient.address))
+            reports
+                .own
+                .iter()
+                .any(|pattern| pattern.matches(&recipient.address))
         });
         if later || !decided || own || (published.rua.is_empty() && published.ruf.is_empty()) {
             return;
@@ -72,9 +79,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             reports.failed(FailedMail {
                 trace: transaction.trace,
                 ruf: published.ruf.clone(),
-                mail_from: transaction.sender.as_ref().map(ToString::to_string).unwrap_or_default(),
+                mail_from: transaction
+                    .sender
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 header: header.into(),
-                results: results(report, &checks.config.authserv_id, &self.service.policy.hostname),
+                results: results(
+                    report,
+                    &checks.config.authserv_id,
+                    &self.service.policy.hostname,
+                ),
                 evaluation: evaluation.clone(),
             });
         }
@@ -104,22 +119,37 @@ fn evaluation(report: &Report, decision: &Decision, vouched: Option<&str>) -> Ev
     let failed = dmarc.result == Word::Fail;
     let done = match decision {
         Decision::Refuse(..) => DmarcPolicy::Reject,
-        Decision::Take(suspicions) if suspicions.iter().any(|one| one.treatment == Treatment::Junk) => {
+        Decision::Take(suspicions)
+            if suspicions
+                .iter()
+                .any(|one| one.treatment == Treatment::Junk) =>
+        {
             DmarcPolicy::Quarantine
         }
         Decision::Take(_) => DmarcPolicy::None,
     };
     // RFC 7489 7.2: why the policy was not followed.
     let mut reasons = Vec::new();
-    let expected = if failed { dmarc.policy } else { DmarcPolicy::None };
+    let expected = if failed {
+        dmarc.policy
+    } else {
+        DmarcPolicy::None
+    };
     match vouched {
         Some(sealer) if failed && done != expected => {
-            reasons.push(("trusted_forwarder".to_owned(), short(&format!("arc=pass by {sealer}"))));
+            reasons.push((
+                "trusted_forwarder".to_owned(),
+                short(&format!("arc=pass by {sealer}")),
+            ));
         }
         _ if done != expected => reasons.push(("local_policy".to_owned(), String::new())),
         _ => {}
     }
-    let dkim = report.dkim.iter().filter(|one| !one.domain.is_empty()).take(10);
+    let dkim = report
+        .dkim
+        .iter()
+        .filter(|one| !one.domain.is_empty())
+        .take(10);
     Evaluation {
         disposition: done.as_str().to_owned(),
         dkim_aligned: dmarc.dkim_aligned,
@@ -129,12 +159,25 @@ fn evaluation(report: &Report, decision: &Decision, vouched: Option<&str>) -> Ev
         dkim: dkim
             .map(|one| {
                 let result = one.result.as_str().to_owned();
-                (short(&one.domain), short(&one.selector), result, short(&one.reason))
+                (
+                    short(&one.domain),
+                    short(&one.selector),
+                    result,
+                    short(&one.reason),
+                )
             })
             .collect(),
         spf: report.spf().map(|spf| {
-            let scope = if report.spf_mail_from.is_some() { "mfrom" } else { "helo" };
-            (short(&spf.domain), scope.to_owned(), spf.result.as_str().to_owned())
+            let scope = if report.spf_mail_from.is_some() {
+                "mfrom"
+            } else {
+                "helo"
+            };
+            (
+                short(&spf.domain),
+                scope.to_owned(),
+                spf.result.as_str().to_owned(),
+            )
         }),
         ..Evaluation::default()
     }
@@ -142,12 +185,19 @@ fn evaluation(report: &Report, decision: &Decision, vouched: Option<&str>) -> Ev
 
 /// The value of Authentication-Results in one line.
 fn results(report: &Report, authserv_id: &str, hostname: &str) -> String {
-    let own = if authserv_id.is_empty() { hostname } else { authserv_id };
+    let own = if authserv_id.is_empty() {
+        hostname
+    } else {
+        authserv_id
+    };
     let field = report.field(own);
     let value = field.split_once(':').map_or("", |(_, value)| value);
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(TEXT_MAX)
+        .collect()
 }
