@@ -273,21 +273,21 @@ def test_bombs_do_no_harm(house):
     laughs = "".join(f'<!ENTITY l{number} "{f"&l{number - 1};" * 10}">' for number in range(1, 10))
     laughs = f'<?xml version="1.0"?><!DOCTYPE f [<!ENTITY l0 "lol">{laughs}]><feedback>&l9;</feedback>'.encode()
     bombs = [
-        ("application/gzip", f"{name}.xml.gz", zeros(5), "times larger"),
+        ("application/gzip", f"{name}.xml.gz", zeros(5), "times larger|octets come out"),
         ("application/gzip", f"{name}.xml.gz", zeros(10), "the attachment has more"),
-        ("application/gzip", f"{name}.xml.gz", gzip.compress(b"<feedback>" + b"a" * 60_000_000), "times larger"),
-        ("application/zip", f"{name}.zip", zipped((f"{name}.xml", b"<feedback>" + b" " * 60_000_000)), "times larger"),
+        ("application/gzip", f"{name}.xml.gz", gzip.compress(b"<feedback>" + b"a" * 60_000_000), "times larger|octets come out"),
+        ("application/zip", f"{name}.zip", zipped((f"{name}.xml", b"<feedback>" + b" " * 60_000_000)), "times larger|octets come out"),
         ("application/zip", f"{name}.zip", zipped(("a.zip", zipped(("b.zip", zipped((f"{name}.xml", aggregate("z"))))))), "archive in an archive"),
         ("application/zip", f"{name}.zip", zipped(*((f"{number}.xml", aggregate(number)) for number in range(200))), "200 files"),
         ("text/xml", f"{name}.xml", laughs, "document type"),
         ("application/gzip", f"{name}.xml.gz", gzip.compress(b"<feedback>" + b"<a>" * 400_000, 1), "deep"),
-        ("application/gzip", f"{name}.xml.gz", gzip.compress(b"<feedback>" + b"<record><row/></record>" * 400_000, 1), "rows"),
+        ("application/gzip", f"{name}.xml.gz", gzip.compress(b"<feedback>" + b"<record><row/></record>" * 400_000, 1), "rows|times larger"),
         ("application/tlsrpt+gzip", "x.json.gz", gzip.compress(b'{"policies":' + b"[" * 5_000_000, 1), ""),
         ("application/tlsrpt+gzip", "x.json.gz", gzip.compress(b'{"policies":[' + b'{"policy":{}},' * 1_500_000, 1), ""),
     ]
     for media, file, content, word in bombs:
         taken = bring(suite, "dmarc-reports@ours.example", attached(media, file, content))
-        assert taken["kind"] == "unreadable" and word in taken["note"], (media, taken)
+        assert taken["kind"] == "unreadable" and re.search(word, taken["note"]), (media, taken)
     most = high_water(suite)
     print(f"reportd had {most:.0f} MiB at most")
     assert most < 120, most
