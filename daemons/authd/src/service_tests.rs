@@ -583,3 +583,26 @@ async fn the_database_may_be_away_for_a_while() {
     let answer = house.service.resolver.resolve(&address).await;
     assert_eq!(kind(answer), FaultKind::Temporary);
 }
+
+#[tokio::test]
+async fn reports_have_addresses_without_accounts() {
+    let test = sql::testing::sqlite().unwrap();
+    let config = Config {
+        reports: vec![types::AddressPattern::parse("dmarc-reports@*").unwrap()],
+        ..settings()
+    };
+    let house = House::furnished(&test, config).await;
+    assert_eq!(house.resolve("DMARC-Reports@example.org").await, ["reportd"]);
+    // The catch-all is for addresses that are not known.
+    assert_eq!(house.resolve("dmarc-reports@bücher.example").await, ["reportd"]);
+    assert_eq!(house.resolve("tls-reports@example.org").await, ["Unknown"]);
+    assert_eq!(house.resolve("dmarc-reports@elsewhere.example").await, ["Remote"]);
+    house
+        .list(false, "dmarc-reports@example.org", &["john@example.org"])
+        .await
+        .unwrap();
+    assert_eq!(
+        house.resolve("dmarc-reports@example.org").await,
+        ["john@example.org", "reportd"]
+    );
+}
