@@ -20,7 +20,7 @@ from servers import Knot, zone
 from sink import Sink
 from suite import Failed, Suite, wait_for
 from test_senders import BAD, GOOD, deliver, letter, records, signed
-from verifiers import dkimpy
+from verifiers import dkimpy, mail_dkim
 
 DOMAINS = [f"d{number}.example" for number in range(12)]
 
@@ -152,7 +152,8 @@ def test_what_was_judged_is_reported(house):
     assert parsed["Auto-Submitted"] == "auto-generated"
     names = Knot({"ours.example": zone("ours.example", [suite.run("dns", "show", "ours.example").stdout])})
     try:
-        assert dkimpy(mail, names) == {"reports": True}
+        # A fold before the last semicolon, which RFC 6376 3.7 allows, is too much for dkimpy.
+        assert mail_dkim(mail, names) == {"reports": "pass"} or dkimpy(mail, names) == {"reports": True}
     finally:
         names.remove()
     feedback = ElementTree.fromstring(xml)

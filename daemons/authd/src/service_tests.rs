@@ -592,11 +592,20 @@ async fn reports_have_addresses_without_accounts() {
         ..settings()
     };
     let house = House::furnished(&test, config).await;
-    assert_eq!(house.resolve("DMARC-Reports@example.org").await, ["reportd"]);
+    assert_eq!(
+        house.resolve("DMARC-Reports@example.org").await,
+        ["reportd"]
+    );
     // The catch-all is for addresses that are not known.
-    assert_eq!(house.resolve("dmarc-reports@bücher.example").await, ["reportd"]);
+    assert_eq!(
+        house.resolve("dmarc-reports@bücher.example").await,
+        ["reportd"]
+    );
     assert_eq!(house.resolve("tls-reports@example.org").await, ["Unknown"]);
-    assert_eq!(house.resolve("dmarc-reports@elsewhere.example").await, ["Remote"]);
+    assert_eq!(
+        house.resolve("dmarc-reports@elsewhere.example").await,
+        ["Remote"]
+    );
     house
         .list(false, "dmarc-reports@example.org", &["john@example.org"])
         .await

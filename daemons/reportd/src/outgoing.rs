@@ -14,6 +14,7 @@ use sql::{Error, Value, args};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use types::{Address, Body, Octets, QueueId};
 
@@ -30,6 +31,8 @@ pub(crate) struct Outgoing {
     pub(crate) config: Arc<Config>,
     /// From.
     pub(crate) sender: Address,
+    /// The connection that claimed last: another one means that what was claimed and not settled is to be given again.
+    claimer: AtomicU64,
     /// Failure reports in this hour, by domain.
     hourly: Mutex<(u64, HashMap<String, u64>)>,
     sent: Counter,
@@ -80,6 +83,7 @@ impl Outgoing {
             store,
             config,
             sender,
+            claimer: AtomicU64::new(0),
             hourly: Mutex::default(),
             sent: counter("reportd_reports_sent_total", "Reports that queued took."),
             dropped: counter(
@@ -224,9 +228,15 @@ impl Outgoing {
     /// The database.
     pub(crate) async fn claim(
         &self,
+        connection: u64,
         call: &ClaimReport,
     ) -> Result<Option<(DueReport, Option<File>)>, Fault> {
         let _writing = self.store.write().await;
+        if self.claimer.swap(connection, Ordering::Relaxed) != connection {
+            let text = "UPDATE report_out SET lease = 0 WHERE state = 'gathering' AND lease > 0";
+            let db = self.store.db().await.map_err(fault)?;
+            db.execute(text, args![]).await.map_err(fault)?;
+        }
         for _ in 0..LOOKS {
             let Some(report) = self.first_due().await.map_err(fault)? else {
                 return Ok(None);
@@ -308,18 +318,6 @@ impl Outgoing {
             Some(_) => self.dropped.add_one(),
         }
         Ok(())
-    }
-
-    /// queued is gone: what it had claimed and not settled is given again at once.
-    pub(crate) async fn claimer_gone(&self) {
-        let released = async {
-            let _writing = self.store.write().await;
-            let text = "UPDATE report_out SET lease = 0 WHERE state = 'gathering' AND lease > 0";
-            self.store.db().await?.execute(text, args![]).await
-        };
-        if let Err(error) = released.await {
-            tracing::warn!(%error, "claimed reports wait for the end of their leases");
-        }
     }
 
     /// Makes a failure report of its own, if the domain has not had too many of them.

@@ -29,12 +29,6 @@ pub(crate) fn router(service: Service) -> Router {
 fn mail(service: &Arc<Service>, router: Router) -> Router {
     let [judged, tls, take, claim, settle, closed] = std::array::from_fn(|_| Arc::clone(service));
     router
-        .on_closed(move |peer| {
-            if peer.role == Role::Queued {
-                let outgoing = Arc::clone(&closed.outgoing);
-                tokio::spawn(async move { outgoing.claimer_gone().await });
-            }
-        })
         .on(move |_, mut call: Judged| {
             let service = Arc::clone(&judged);
             async move {
@@ -65,7 +59,10 @@ fn mail(service: &Arc<Service>, router: Router) -> Router {
         .on(move |context: Context, call: ClaimReport| {
             let service = Arc::clone(&claim);
             async move {
-                let claimed = service.outgoing.claim(&call).await?;
+                let claimed = service
+                    .outgoing
+                    .claim(context.peer.connection, &call)
+                    .await?;
                 Ok(claimed.map(|(due, file)| {
                     if let Some(file) = file {
                         context.attach(file.into());

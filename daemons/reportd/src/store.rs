@@ -55,9 +55,6 @@ impl Store {
                     let highest = highest.map_or(Ok(0), |row| row.u64(0))?;
                     next.fetch_max(highest + 1, Ordering::Relaxed);
                 }
-                // Who claimed them before we ended claims them again.
-                db.execute("UPDATE report_out SET lease = 0 WHERE lease > 0", args![])
-                    .await?;
                 Ok(db)
             })
             .await

@@ -126,7 +126,14 @@ async fn out(url: String) {
         ]
     );
     // Nothing is due before its time.
-    assert!(service.outgoing.claim(&claim(1)).await.unwrap().is_none());
+    assert!(
+        service
+            .outgoing
+            .claim(7, &claim(1))
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(service.outgoing.cancel(&[], "b.example").await.unwrap(), 1);
     assert_eq!(service.outgoing.send(&[], "a.example").await.unwrap(), 1);
     let preview = service
@@ -135,7 +142,12 @@ async fn out(url: String) {
         .await
         .unwrap();
     assert!(String::from_utf8_lossy(&preview).contains("<count>4</count>"));
-    let (due, _) = service.outgoing.claim(&claim(77)).await.unwrap().unwrap();
+    let (due, _) = service
+        .outgoing
+        .claim(7, &claim(77))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         due.to.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["dmarc@a.example"],
@@ -144,11 +156,23 @@ async fn out(url: String) {
     // What comes now belongs to the next report.
     service.gatherer.judged(judged(vec![a()])).await.unwrap();
     // It is leased; and after an end in the middle it is the same again.
-    assert!(service.outgoing.claim(&claim(78)).await.unwrap().is_none());
+    assert!(
+        service
+            .outgoing
+            .claim(7, &claim(78))
+            .await
+            .unwrap()
+            .is_none()
+    );
     drop((service, store));
     let (service, store) = open(url, |_| {});
     let db = store.db().await.unwrap();
-    let (again, _) = service.outgoing.claim(&claim(79)).await.unwrap().unwrap();
+    let (again, _) = service
+        .outgoing
+        .claim(7, &claim(79))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (again.id, again.queue_id, &again.to),
         (due.id, QueueId(77), &due.to)
@@ -160,12 +184,19 @@ async fn out(url: String) {
     };
     service.outgoing.settle(&settle).await.unwrap();
     service.outgoing.settle(&settle).await.unwrap();
-    assert!(service.outgoing.claim(&claim(80)).await.unwrap().is_none());
+    assert!(
+        service
+            .outgoing
+            .claim(7, &claim(80))
+            .await
+            .unwrap()
+            .is_none()
+    );
     service.outgoing.send(&[], "*").await.unwrap();
     let mut kinds = Vec::new();
     while let Some((due, _)) = service
         .outgoing
-        .claim(&claim(90 + kinds.len() as u64))
+        .claim(7, &claim(90 + kinds.len() as u64))
         .await
         .unwrap()
     {
@@ -325,7 +356,7 @@ async fn what_is_too_much_is_left_out() {
     // Too large to be sent at all.
     let (small, _) = open(sqlite(&directory), |config| config.send.max_bytes = 100);
     small.outgoing.send(&[], "*").await.unwrap();
-    assert!(small.outgoing.claim(&claim(1)).await.unwrap().is_none());
+    assert!(small.outgoing.claim(7, &claim(1)).await.unwrap().is_none());
     assert_eq!(all_pending(&small).await[0].4, "dropped");
 }
 
@@ -351,7 +382,7 @@ async fn failures_are_told_at_once_and_not_too_often() {
     for _ in 0..3 {
         on.outgoing.failed(failed()).await.unwrap();
     }
-    let (due, _) = on.outgoing.claim(&claim(1)).await.unwrap().unwrap();
+    let (due, _) = on.outgoing.claim(7, &claim(1)).await.unwrap().unwrap();
     let message = text(&due.message);
     assert!(
         message.contains("Feedback-Type: auth-failure") && message.contains("<redacted@a.example>")
@@ -370,7 +401,7 @@ async fn who_refused_a_report_gets_none() {
         .await
         .unwrap();
     service.outgoing.send(&[], "*").await.unwrap();
-    let (due, _) = service.outgoing.claim(&claim(1)).await.unwrap().unwrap();
+    let (due, _) = service.outgoing.claim(7, &claim(1)).await.unwrap().unwrap();
     service
         .outgoing
         .settle(&SettleReport {
@@ -409,7 +440,7 @@ async fn who_refused_a_report_gets_none() {
     };
     service.gatherer.judged(again("192.0.2.3")).await.unwrap();
     service.outgoing.send(&[], "*").await.unwrap();
-    let (due, _) = service.outgoing.claim(&claim(2)).await.unwrap().unwrap();
+    let (due, _) = service.outgoing.claim(7, &claim(2)).await.unwrap().unwrap();
     service
         .outgoing
         .settle(&SettleReport {
@@ -425,7 +456,14 @@ async fn who_refused_a_report_gets_none() {
         .unwrap();
     service.gatherer.judged(again("192.0.2.4")).await.unwrap();
     service.outgoing.send(&[], "*").await.unwrap();
-    assert!(service.outgoing.claim(&claim(3)).await.unwrap().is_none());
+    assert!(
+        service
+            .outgoing
+            .claim(7, &claim(3))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 /// On PostgreSQL and MariaDB, too, where they are installed.
