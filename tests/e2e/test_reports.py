@@ -315,7 +315,7 @@ def test_reports_arrive_once_whoever_ends(house):
     ours = lambda: [mail for mail in sink.mails if any(to.split("@")[1] in DOMAINS for to in mail[1])]
     for role in ("queued", "reportd", "queued", "reportd"):
         have = len(ours())
-        wait_for(lambda: len(ours()) > have or len(ours()) == len(DOMAINS), lambda: f"more than {have} reports\n{suite.tail()}", 90)
+        wait_for(lambda: len(ours()) > have or len(ours()) == len(DOMAINS), lambda: f"more than {have} reports\n{suite.json('report', 'pending')}\n{suite.tail()}", 30)
         suite.kill(role)
         suite.wait_up()
 

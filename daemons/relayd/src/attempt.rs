@@ -6,7 +6,7 @@ use crate::demand::{Demand, Step, Way, Wish, nothing_tried};
 use crate::dns::{Dns, NoHosts};
 use crate::pool::Pool;
 use crate::reports::Reports;
-use crate::result::{Problem, ResultType, TlsResult};
+use crate::result::{Problem, ResultType, Shown, TlsResult};
 use crate::sts;
 use crate::tls::TlsClient;
 use crate::transaction::{self, Interrupted, Job, Outcomes};
@@ -290,7 +290,7 @@ impl Client {
                 problem,
                 delivered,
                 address: Some(endpoint.address.ip()),
-                shown: demand.shown.clone(),
+                shown: Shown::clone(&demand.shown),
             };
             result.log(trace);
             self.report(&result);

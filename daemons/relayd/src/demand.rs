@@ -68,7 +68,7 @@ pub(crate) struct Demand {
     /// For people: why.
     pub(crate) why: String,
     /// For reports: the policy.
-    pub(crate) shown: Shown,
+    pub(crate) shown: Box<Shown>,
 }
 
 impl Demand {
@@ -245,13 +245,13 @@ impl Client {
             },
             source,
             why,
-            shown: Shown {
+            shown: Box::new(Shown {
                 unreported: ground.wish.tls_optional,
                 ..match source {
                     PolicyType::Sts => shown_sts(ground.sts),
                     _ => Shown::default(),
                 }
-            },
+            }),
         };
         if level.wants_dane()
             && ground.believed

@@ -83,7 +83,7 @@ impl Outgoing {
             store,
             config,
             sender,
-            claimer: AtomicU64::new(0),
+            claimer: AtomicU64::new(u64::MAX),
             hourly: Mutex::default(),
             sent: counter("reportd_reports_sent_total", "Reports that queued took."),
             dropped: counter(

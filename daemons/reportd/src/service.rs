@@ -27,7 +27,7 @@ pub(crate) fn router(service: Service) -> Router {
 
 /// For the daemons that mail passes.
 fn mail(service: &Arc<Service>, router: Router) -> Router {
-    let [judged, tls, take, claim, settle, closed] = std::array::from_fn(|_| Arc::clone(service));
+    let [judged, tls, take, claim, settle] = std::array::from_fn(|_| Arc::clone(service));
     router
         .on(move |_, mut call: Judged| {
             let service = Arc::clone(&judged);
