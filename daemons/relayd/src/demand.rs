@@ -66,7 +66,7 @@ pub(crate) struct Demand {
     pub(crate) policy: Policy,
     pub(crate) source: PolicyType,
     /// For people: why.
-    pub(crate) why: String,
+    pub(crate) why: Box<str>,
     /// For reports: the policy.
     pub(crate) shown: Box<Shown>,
 }
@@ -78,7 +78,7 @@ impl Demand {
             && matches!(self.policy.security, Security::May { .. })
         {
             self.policy.security = Security::Encrypt;
-            "a rule of the queue requires TLS".clone_into(&mut self.why);
+            self.why = "a rule of the queue requires TLS".into();
         }
         self
     }
@@ -244,7 +244,7 @@ impl Client {
                 ..ground.base.clone()
             },
             source,
-            why,
+            why: why.into(),
             shown: Box::new(Shown {
                 unreported: ground.wish.tls_optional,
                 ..match source {

@@ -137,7 +137,7 @@ fn host(step: &Step) -> HostExplanation {
                 name: host.name.clone(),
                 addresses: host.addresses.iter().map(ToString::to_string).collect(),
                 demand: demand.to_owned(),
-                why: why.clone(),
+                why: why.to_string(),
                 names: names.to_vec(),
                 tlsa: tlsa.iter().map(ToString::to_string).collect(),
                 ..HostExplanation::default()

@@ -201,10 +201,10 @@ impl Record {
             ["row", "policy_evaluated", "disposition"] => row.result = clean(text, 30),
             ["row", "policy_evaluated", "dkim"] => row.dkim = text.eq_ignore_ascii_case("pass"),
             ["row", "policy_evaluated", "spf"] => row.spf = text.eq_ignore_ascii_case("pass"),
-            ["row", "policy_evaluated", "reason", "type" | "comment"] => {
-                if self.reasons.len() < DETAIL_MAX {
-                    self.reasons.push_str(&format!("{text}; "));
-                }
+            ["row", "policy_evaluated", "reason", "type" | "comment"]
+                if self.reasons.len() < DETAIL_MAX =>
+            {
+                self.reasons.push_str(&format!("{text}; "));
             }
             // Some write "identities".
             ["identifiers" | "identities", "header_from"] => row.identity = super::domain(text),
