@@ -39,14 +39,16 @@ pub(crate) struct Reports {
 /// Begins to gather, if reports are sent and mail is checked.
 pub(crate) fn start(start: &Start<Config>) -> Result<Option<Arc<Reports>>, Failure> {
     let settings: ReportAddresses = start.section(Role::Reportd.name())?;
+    let sends = settings.send.dmarc || settings.send.failure;
+    if !sends || !start.enabled(Role::Reportd) {
+        return Ok(None);
+    }
     let config = start.config();
     let hostname = config
         .hostname
         .as_deref()
         .unwrap_or(&start.suite().hostname);
-    let judge = crate::judge(&config.checks, hostname)?;
-    let sends = settings.send.dmarc || settings.send.failure;
-    let (Some(judge), true, true) = (judge, start.enabled(Role::Reportd), sends) else {
+    let Some(judge) = crate::judge(&config.checks, hostname)? else {
         return Ok(None);
     };
     let dropped = counter(
