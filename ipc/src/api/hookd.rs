@@ -179,6 +179,8 @@ pub struct HookOutcome {
     pub added: Vec<AddedRecipient>,
     /// What becomes of the header.
     pub header: NewHeader,
+    /// Where the text begins in the message as it came, behind the empty line.
+    pub body_at: u64,
     /// A new body, without the empty line before it: inline or attached.
     pub body: Option<Body>,
     /// It is to be kept apart: the filter and its reason.
