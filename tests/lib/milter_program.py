@@ -52,13 +52,11 @@ class Filter(Milter.Base):
         self.note("negotiate", offered=list(opts))
         if "symbols" in self.plan:
             for stage, names in self.plan["symbols"].items():
-                self.setsymlist(int(stage), names)
+                self._ctx.setsymlist(int(stage), names)
         answer = super().negotiate(opts)
         if "steps" in self.plan:
-            opts[1] = opts[1] | (self.plan["steps"] & self._protocol_before)
+            opts[1] = self.plan["steps"]
         return answer
-
-    _protocol_before = 0xFFFFFFFF
 
     def macros(self, *names):
         return {name: self.getsymval(name) for name in names}
