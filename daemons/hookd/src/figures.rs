@@ -23,7 +23,10 @@ impl Default for Figures {
                 "hookd_away_total",
                 "Times that a filter was away, too slow or not understood",
             ),
-            stage: histogram("hookd_stage_seconds", "A filter at a stage before the message"),
+            stage: histogram(
+                "hookd_stage_seconds",
+                "A filter at a stage before the message",
+            ),
             message: histogram("hookd_message_seconds", "A filter with a message"),
         }
     }

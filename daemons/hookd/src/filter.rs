@@ -168,8 +168,8 @@ impl Filter {
     }
 
     fn http(one: &HttpConfig) -> Result<Self, String> {
-        let hook = http::Hook::new(one)
-            .map_err(|fault| format!("hookd.http {:?}: {fault}", one.name))?;
+        let hook =
+            http::Hook::new(one).map_err(|fault| format!("hookd.http {:?}: {fault}", one.name))?;
         Ok(Self {
             name: one.name.clone(),
             away: one.away,

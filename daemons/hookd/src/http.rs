@@ -121,7 +121,8 @@ impl Hook {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("Posthouse/", env!("CARGO_PKG_VERSION")));
         if let Some(file) = &config.ca_file {
-            let wrong = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", file.display());
+            let wrong =
+                |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", file.display());
             let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
             let roots =
                 reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
@@ -231,7 +232,8 @@ impl Hook {
     }
 
     async fn post(&self, request: &Value) -> Result<Reply, Trouble> {
-        let octets = serde_json::to_vec(request).map_err(|error| Trouble::new(error.to_string()))?;
+        let octets =
+            serde_json::to_vec(request).map_err(|error| Trouble::new(error.to_string()))?;
         let mut answer = self
             .client
             .post(self.url.clone())
@@ -281,7 +283,9 @@ fn put(fields: &mut HeaderMap, name: &str, value: &[u8], secret: bool) -> Result
 
 fn secret(file: &Path) -> Result<Vec<u8>, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let length = std::fs::metadata(file).map_err(|error| wrong(&error))?.len();
+    let length = std::fs::metadata(file)
+        .map_err(|error| wrong(&error))?
+        .len();
     if length > SECRET_MAX {
         return Err(wrong(&"is too large for a secret"));
     }
@@ -309,7 +313,10 @@ fn context(stage: Stage, view: &View<'_>) -> Value {
     });
     if let Some(map) = context.as_object_mut() {
         if let Some((login, method)) = &view.facts.login {
-            map.insert("sasl".to_owned(), json!({ "login": login, "method": method }));
+            map.insert(
+                "sasl".to_owned(),
+                json!({ "login": login, "method": method }),
+            );
         }
         if let Some((version, cipher)) = &view.facts.tls {
             let bits = crate::milter::bits(cipher);
@@ -422,7 +429,9 @@ fn change(modification: Modification) -> Result<Change, Trouble> {
 
 fn bare(address: &str) -> String {
     let address = address.trim();
-    let inner = address.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
+    let inner = address
+        .strip_prefix('<')
+        .and_then(|text| text.strip_suffix('>'));
     inner.unwrap_or(address).to_owned()
 }
 
@@ -442,7 +451,11 @@ mod tests {
                 {"type": "replaceContents", "value": "aGk=", "encoding": "base64"}]}"#,
         )
         .unwrap();
-        let changes: Vec<Change> = reply.modifications.into_iter().map(|one| change(one).unwrap()).collect();
+        let changes: Vec<Change> = reply
+            .modifications
+            .into_iter()
+            .map(|one| change(one).unwrap())
+            .collect();
         assert_eq!(
             changes,
             [
@@ -456,7 +469,12 @@ mod tests {
                 Change::Text(b"hi".to_vec()),
             ]
         );
-        for wrong in ["{}", r#"{"action": "perhaps"}"#, "[]", r#"{"action": "accept", "modifications": [{"type": "x"}]}"#] {
+        for wrong in [
+            "{}",
+            r#"{"action": "perhaps"}"#,
+            "[]",
+            r#"{"action": "accept", "modifications": [{"type": "x"}]}"#,
+        ] {
             assert!(serde_json::from_str::<Reply>(wrong).is_err(), "{wrong}");
         }
     }

@@ -208,7 +208,9 @@ impl Letter {
     pub(crate) async fn attached(own: &[u8], file: File, len: u64) -> io::Result<Self> {
         let file = Arc::new(file);
         let most = usize::try_from(len).unwrap_or(HEADER_MAX).min(HEADER_MAX);
-        let head = Text::File(Arc::clone(&file), 0, most as u64).whole().await?;
+        let head = Text::File(Arc::clone(&file), 0, most as u64)
+            .whole()
+            .await?;
         let (fields, at) = read_header(own, &head);
         if at == most && (most as u64) < len {
             return Err(io::Error::other("the header is too large"));
@@ -244,7 +246,11 @@ impl Letter {
         if self.rewritten {
             return Err(());
         }
-        Ok(self.fields.get(..self.before).unwrap_or_default().concat_raw())
+        Ok(self
+            .fields
+            .get(..self.before)
+            .unwrap_or_default()
+            .concat_raw())
     }
 
     /// Whether its header or text is not as it came.
@@ -283,7 +289,9 @@ impl Letter {
                 self.new_text = true;
             }
             Change::Header(octets) => {
-                self.fields = Fields::new(&octets).map(|field| Field::of(field.raw)).collect();
+                self.fields = Fields::new(&octets)
+                    .map(|field| Field::of(field.raw))
+                    .collect();
                 self.rewritten = true;
             }
             Change::Quarantine(reason) => {
@@ -329,7 +337,10 @@ impl Letter {
     }
 
     fn add_recipient(&mut self, address: String, parameters: String, by: Author<'_>) {
-        let known = self.recipients.iter().any(|one| same(&one.address, &address));
+        let known = self
+            .recipients
+            .iter()
+            .any(|one| same(&one.address, &address));
         if known {
             return;
         }
@@ -340,7 +351,11 @@ impl Letter {
         }
         self.recipients.push(HookAddress {
             address: address.clone(),
-            parameters: parameters.split(' ').filter(|one| !one.is_empty()).map(str::to_owned).collect(),
+            parameters: parameters
+                .split(' ')
+                .filter(|one| !one.is_empty())
+                .map(str::to_owned)
+                .collect(),
             remote: false,
         });
         self.added.push(AddedRecipient {
@@ -374,7 +389,10 @@ pub(crate) fn same(one: &str, other: &str) -> bool {
 fn named(name: &[u8], value: &[u8], by: Author<'_>) -> Option<Field> {
     let field = Field::new(name, value);
     if field.is_none() {
-        tracing::warn!(filter = by.filter, "a filter writes a field whose name is none");
+        tracing::warn!(
+            filter = by.filter,
+            "a filter writes a field whose name is none"
+        );
     }
     field
 }

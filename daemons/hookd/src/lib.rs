@@ -71,7 +71,9 @@ fn known_listeners(config: &Config, setting: &Setting) -> Result<(), Failure> {
     let known: Vec<String> = match smtpd.listener {
         Some(all) => all.into_iter().map(|one| one.name).collect(),
         // As smtpd has them by itself.
-        None => ["mx", "submission", "submissions"].map(str::to_owned).to_vec(),
+        None => ["mx", "submission", "submissions"]
+            .map(str::to_owned)
+            .to_vec(),
     };
     let named = (config.milter.iter().map(|one| (&one.name, &one.listeners)))
         .chain(config.http.iter().map(|one| (&one.name, &one.listeners)))

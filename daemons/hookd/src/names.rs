@@ -46,10 +46,13 @@ impl Names {
 
     async fn confirmed(&self, address: IpAddr) -> Option<String> {
         let found = self.resolver.reverse_lookup(address).await.ok()?;
-        let names = found.answers().iter().filter_map(|record| match &record.data {
-            RData::PTR(name) => Some(name.to_ascii()),
-            _ => None,
-        });
+        let names = found
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::PTR(name) => Some(name.to_ascii()),
+                _ => None,
+            });
         let kind = match address {
             IpAddr::V4(_) => RecordType::A,
             IpAddr::V6(_) => RecordType::AAAA,

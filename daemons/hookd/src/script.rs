@@ -58,7 +58,9 @@ impl Script {
         runtime.set_env_variable("location", "MTA");
         runtime.set_env_variable("phase", "pre");
         runtime.set_env_variable("host", hostname.to_owned());
-        let domain = hostname.split_once('.').map_or(hostname, |(_, domain)| domain);
+        let domain = hostname
+            .split_once('.')
+            .map_or(hostname, |(_, domain)| domain);
         runtime.set_env_variable("domain", domain.to_owned());
         Ok(Self {
             file: config.file.clone(),
@@ -136,7 +138,9 @@ impl Script {
             input = match context.run(input) {
                 None => return Ok(run),
                 Some(Ok(event)) => run.event(event),
-                Some(Err(error)) => return Err(Trouble::new(format!("the script failed: {error:?}"))),
+                Some(Err(error)) => {
+                    return Err(Trouble::new(format!("the script failed: {error:?}")));
+                }
             };
         }
     }
@@ -162,7 +166,9 @@ fn refused(reason: &str) -> Word {
 /// What `environment` tells (RFC 5183 4.1), and what is ours.
 fn environment(stage: Stage, view: &View<'_>) -> Vec<(&'static str, String)> {
     let address = view.client.address.map(|address| address.to_canonical());
-    let shown = address.map(|address| address.to_string()).unwrap_or_default();
+    let shown = address
+        .map(|address| address.to_string())
+        .unwrap_or_default();
     let (tls, cipher) = view.facts.tls.clone().unwrap_or_default();
     let (login, mechanism) = view.facts.login.clone().unwrap_or_default();
     vec![
@@ -175,7 +181,10 @@ fn environment(stage: Stage, view: &View<'_>) -> Vec<(&'static str, String)> {
         ("vnd.posthouse.cipher", cipher),
         ("vnd.posthouse.login", login),
         ("vnd.posthouse.mechanism", mechanism),
-        ("vnd.posthouse.id", view.mail.map(|mail| mail.id.clone()).unwrap_or_default()),
+        (
+            "vnd.posthouse.id",
+            view.mail.map(|mail| mail.id.clone()).unwrap_or_default(),
+        ),
     ]
 }
 
@@ -189,13 +198,17 @@ impl Run {
             Event::Discard => self.discarded = true,
             Event::Reject { reason, .. } => self.refused = Some(reason),
             Event::FileInto {
-                folder, message_id, special_use, ..
+                folder,
+                message_id,
+                special_use,
+                ..
             } => {
                 self.kept = true;
                 self.changed = Some(message_id);
                 let junk = |name: &str| JUNK.iter().any(|one| one.eq_ignore_ascii_case(name));
                 if junk(&folder) || special_use.as_deref().is_some_and(junk) {
-                    self.changes.push(Change::Quarantine(format!("fileinto {folder:?}")));
+                    self.changes
+                        .push(Change::Quarantine(format!("fileinto {folder:?}")));
                 }
             }
             Event::SendMessage { recipient, .. } => {
@@ -206,7 +219,8 @@ impl Run {
                     Recipient::List(_) => Vec::new(),
                 };
                 for address in addresses {
-                    self.changes.push(Change::AddRecipient(address, String::new()));
+                    self.changes
+                        .push(Change::AddRecipient(address, String::new()));
                 }
             }
             Event::CreatedMessage {

@@ -166,7 +166,8 @@ impl Hooks {
         match body {
             Body::Inline(octets) => Ok(Letter::inline(own, octets.0)),
             Body::Attached { len } => {
-                let missing = || Fault::new(FaultKind::Invalid, "the message's descriptor is missing");
+                let missing =
+                    || Fault::new(FaultKind::Invalid, "the message's descriptor is missing");
                 let descriptor = context.descriptors.first().ok_or_else(missing)?;
                 let own_descriptor = descriptor
                     .try_clone()
@@ -245,7 +246,9 @@ impl Hooks {
             return Ok(ended(Stage::Ehlo, said));
         }
         let id = "test".to_owned();
-        said = session.mail(call.facts, id, call.sender, trace, figures).await;
+        said = session
+            .mail(call.facts, id, call.sender, trace, figures)
+            .await;
         if said != Verdict::Go {
             return Ok(ended(Stage::Mail, said));
         }
@@ -331,7 +334,9 @@ pub(crate) fn router(hooks: &Arc<Hooks>) -> Router {
             async move {
                 let session = hooks.session(&context, call.session)?;
                 let mut session = session.lock().await;
-                Ok(session.hello(call.facts, context.trace, &hooks.figures).await)
+                Ok(session
+                    .hello(call.facts, context.trace, &hooks.figures)
+                    .await)
             }
         })
         .on(move |context: Context, call: HookMail| {
@@ -339,8 +344,12 @@ pub(crate) fn router(hooks: &Arc<Hooks>) -> Router {
             async move {
                 let session = hooks.session(&context, call.session)?;
                 let mut session = session.lock().await;
-                let HookMail { facts, id, sender, .. } = call;
-                Ok(session.mail(facts, id, sender, context.trace, &hooks.figures).await)
+                let HookMail {
+                    facts, id, sender, ..
+                } = call;
+                Ok(session
+                    .mail(facts, id, sender, context.trace, &hooks.figures)
+                    .await)
             }
         })
         .on(move |context: Context, call: HookRcpt| {
@@ -348,7 +357,9 @@ pub(crate) fn router(hooks: &Arc<Hooks>) -> Router {
             async move {
                 let session = hooks.session(&context, call.session)?;
                 let mut session = session.lock().await;
-                Ok(session.rcpt(call.recipients, context.trace, &hooks.figures).await)
+                Ok(session
+                    .rcpt(call.recipients, context.trace, &hooks.figures)
+                    .await)
             }
         })
         .on(move |context: Context, call: HookMessage| {

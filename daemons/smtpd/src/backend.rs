@@ -1,9 +1,9 @@
 //! The daemons behind smtpd, as the session sees them.
 
 use crate::checks::Evidence;
-use ipc::{Fault, FaultKind, Operation};
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, Resolution};
 use ipc::api::queued::{Commit, SpoolSlot};
+use ipc::{Fault, FaultKind, Operation};
 use std::fs::File;
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -52,11 +52,7 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(SpoolSlot, File), Fault>> + Send;
 
     /// The file of a large body once more, for reading.
-    fn read_spool(
-        &self,
-        _: TraceId,
-        _: u64,
-    ) -> impl Future<Output = Result<File, Fault>> + Send {
+    fn read_spool(&self, _: TraceId, _: u64) -> impl Future<Output = Result<File, Fault>> + Send {
         async { Err(Fault::new(FaultKind::Internal, "nothing to read")) }
     }
 

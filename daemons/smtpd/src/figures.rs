@@ -81,10 +81,7 @@ impl Default for Figures {
             ),
             logins: counter("smtpd_logins_total{result=\"ok\"}", "Logins"),
             failed_logins: counter("smtpd_logins_total{result=\"failed\"}", "Logins"),
-            discarded: counter(
-                "smtpd_discarded_total",
-                "Messages that filters threw away",
-            ),
+            discarded: counter("smtpd_discarded_total", "Messages that filters threw away"),
             commit: histogram(
                 "smtpd_commit_seconds",
                 "From handing a message to queued to its answer",

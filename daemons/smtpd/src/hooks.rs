@@ -50,9 +50,7 @@ impl Hooks {
             return Ok(None);
         }
         let section: Section = document.section(Role::Hookd.name())?;
-        let with = |default: Away| {
-            move |one: Filter| (one.listeners, one.away.unwrap_or(default))
-        };
+        let with = |default: Away| move |one: Filter| (one.listeners, one.away.unwrap_or(default));
         let filters: Vec<_> = (section.milter.into_iter().map(with(Away::Later)))
             .chain(section.http.into_iter().map(with(Away::Later)))
             .chain(section.sieve.into_iter().map(with(Away::Accept)))

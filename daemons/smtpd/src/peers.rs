@@ -3,7 +3,9 @@
 use crate::backend::Backend;
 use crate::checks::Evidence;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
-use ipc::api::queued::{CloseSpool, Commit, OpenSpool, ReadSpool, ReserveIds, ReservedIds, SpoolSlot};
+use ipc::api::queued::{
+    CloseSpool, Commit, OpenSpool, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
+};
 use ipc::{Client, Fault, FaultKind, Operation};
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -27,10 +27,7 @@ fn packet(out: &mut Vec<u8>, letter: u8, parts: &[&[u8]]) {
 
 /// Up to the first NUL.
 fn text(octets: &[u8]) -> &[u8] {
-    octets
-        .split(|octet| *octet == 0)
-        .next()
-        .unwrap_or_default()
+    octets.split(|octet| *octet == 0).next().unwrap_or_default()
 }
 
 /// OPTNEG: an offer of that version.
@@ -149,7 +146,11 @@ mod tests {
             out
         };
         assert_eq!(
-            written(&|out| connect(out, "[192.0.2.1]", Family::Ip("192.0.2.1:25".parse().unwrap()))),
+            written(&|out| connect(
+                out,
+                "[192.0.2.1]",
+                Family::Ip("192.0.2.1:25".parse().unwrap())
+            )),
             b"\0\0\0\x1aC[192.0.2.1]\x004\0\x19192.0.2.1\0"
         );
         assert_eq!(

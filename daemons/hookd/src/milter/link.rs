@@ -118,8 +118,9 @@ impl Link {
                 if self.received > self.most {
                     return Err(Trouble::new("it answers more than is allowed"));
                 }
-                let reply = Reply::read(packet)
-                    .map_err(|error| Trouble::new(format!("it sends what is no answer: {error}")))?;
+                let reply = Reply::read(packet).map_err(|error| {
+                    Trouble::new(format!("it sends what is no answer: {error}"))
+                })?;
                 if reply != Reply::Progress {
                     return Ok(reply);
                 }

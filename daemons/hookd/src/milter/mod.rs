@@ -240,7 +240,10 @@ impl Talk {
             return Ok(word);
         }
         if !link.terms.steps.has(Steps::NO_EOH) {
-            link.symbols(b'N', symbols::message(&link.terms, Place::EndOfHeader, mail));
+            link.symbols(
+                b'N',
+                symbols::message(&link.terms, Place::EndOfHeader, mail),
+            );
             put::end_of_header(&mut link.out);
             if !link.terms.steps.has(Steps::NO_REPLY_EOH) {
                 let word = said(link.answer(until).await?)?;
@@ -289,7 +292,11 @@ async fn header(link: &mut Link, letter: &Letter, until: Instant) -> Result<Word
     if steps.has(Steps::NO_HEADERS) {
         return Ok(Word::Go);
     }
-    for field in letter.fields.iter().filter(|field| !field.name().is_empty()) {
+    for field in letter
+        .fields
+        .iter()
+        .filter(|field| !field.name().is_empty())
+    {
         let value = shown(field, steps.has(Steps::LEADING_SPACE));
         put::header(&mut link.out, field.name(), &value);
         if !steps.has(Steps::NO_REPLY_HEADER) {
@@ -360,7 +367,11 @@ async fn end(
     loop {
         let reply = link.answer(until).await?;
         if !may(link.terms.actions, &reply) {
-            tracing::warn!(filter = by.filter, ?reply, "a filter does what it did not ask for: left undone");
+            tracing::warn!(
+                filter = by.filter,
+                ?reply,
+                "a filter does what it did not ask for: left undone"
+            );
             continue;
         }
         let leading = link.terms.steps.has(Steps::LEADING_SPACE);
@@ -435,7 +446,9 @@ fn path(octets: &[u8]) -> Result<String, Trouble> {
     let text = std::str::from_utf8(octets)
         .map_err(|_| Trouble::new("it names an address that is not UTF-8"))?
         .trim();
-    let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
+    let inner = text
+        .strip_prefix('<')
+        .and_then(|text| text.strip_suffix('>'));
     Ok(inner.unwrap_or(text).to_owned())
 }
 

@@ -34,13 +34,29 @@ pub(super) fn connect(terms: &Terms, view: &View<'_>) -> Values {
         [
             ("j", true, Some(client.hostname.clone())),
             ("{daemon_name}", true, Some(client.listener.clone())),
-            ("{daemon_addr}", true, server.map(|server| server.ip().to_canonical().to_string())),
-            ("{daemon_port}", true, server.map(|server| server.port().to_string())),
-            ("v", true, Some(concat!("Posthouse ", env!("CARGO_PKG_VERSION")).to_owned())),
+            (
+                "{daemon_addr}",
+                true,
+                server.map(|server| server.ip().to_canonical().to_string()),
+            ),
+            (
+                "{daemon_port}",
+                true,
+                server.map(|server| server.port().to_string()),
+            ),
+            (
+                "v",
+                true,
+                Some(concat!("Posthouse ", env!("CARGO_PKG_VERSION")).to_owned()),
+            ),
             ("_", true, Some(format!("{name} [{shown}]"))),
             ("{client_name}", true, Some(name.to_owned())),
             ("{client_ptr}", true, Some(name.to_owned())),
-            ("{client_addr}", true, address.map(|address| address.to_string())),
+            (
+                "{client_addr}",
+                true,
+                address.map(|address| address.to_string()),
+            ),
             ("{client_port}", true, Some(client.port.to_string())),
         ],
     )
@@ -53,9 +69,17 @@ pub(super) fn hello(terms: &Terms, view: &View<'_>) -> Values {
         terms,
         Place::Hello,
         [
-            ("{tls_version}", true, tls.map(|(version, _)| version.clone())),
+            (
+                "{tls_version}",
+                true,
+                tls.map(|(version, _)| version.clone()),
+            ),
             ("{cipher}", true, tls.map(|(_, cipher)| cipher.clone())),
-            ("{cipher_bits}", true, tls.map(|(_, cipher)| bits(cipher).to_string())),
+            (
+                "{cipher_bits}",
+                true,
+                tls.map(|(_, cipher)| bits(cipher).to_string()),
+            ),
         ],
     )
 }
@@ -78,7 +102,11 @@ pub(super) fn mail(terms: &Terms, view: &View<'_>, mail: &Mail) -> Values {
         Place::Mail,
         [
             ("i", true, Some(mail.id.clone())),
-            ("{auth_type}", true, login.map(|(_, mechanism)| mechanism.clone())),
+            (
+                "{auth_type}",
+                true,
+                login.map(|(_, mechanism)| mechanism.clone()),
+            ),
             ("{auth_authen}", true, login.map(|(name, _)| name.clone())),
             ("{mail_addr}", true, Some(address)),
             ("{mail_host}", true, Some(host)),

@@ -51,7 +51,10 @@ pub(crate) async fn filters(findings: &mut Findings, suite: &Suite) {
         match row.answers {
             Some(Err(why)) => findings.error(
                 "filters",
-                format!("{} ({} at {}) is away: {why}", row.name, row.kind, row.place),
+                format!(
+                    "{} ({} at {}) is away: {why}",
+                    row.name, row.kind, row.place
+                ),
             ),
             _ => findings.fine("filters", format!("{} ({}) answers", row.name, row.kind)),
         }

@@ -16,9 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use types::{
-    Address, Body, Enhanced, Octets, Recipient, Route, Suspicion, TraceId, Treatment,
-};
+use types::{Address, Body, Enhanced, Octets, Recipient, Route, Suspicion, TraceId, Treatment};
 
 /// What comes of a message.
 pub(super) enum Passed {
@@ -139,9 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Ok(asked) => asked,
             Err((fault, body)) => {
                 return match self.hooks_lost(trace, &fault) {
-                    Verdict::Refuse(refusal) => {
-                        Err((refusal.code, refusal.enhanced, refusal.text))
-                    }
+                    Verdict::Refuse(refusal) => Err((refusal.code, refusal.enhanced, refusal.text)),
                     _ => Ok(Passed::On(prefix, body)),
                 };
             }
@@ -154,8 +150,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return Err((refusal.code, refusal.enhanced, refusal.text.clone()));
             }
         }
-        self.hooks_apply(transaction, parts, body, file, outcome, descriptors, arrival)
-            .await
+        self.hooks_apply(
+            transaction,
+            parts,
+            body,
+            file,
+            outcome,
+            descriptors,
+            arrival,
+        )
+        .await
     }
 
     /// One question, with those recipients that filters do not know yet.
@@ -205,10 +209,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             most: self.service.policy.limits.message_bytes,
         };
         let limit = self.service.hooks.as_ref().map(|hooks| hooks.message);
-        let call = self
-            .service
-            .backend
-            .hook(trace, &request, descriptors, limit.unwrap_or_default());
+        let call =
+            self.service
+                .backend
+                .hook(trace, &request, descriptors, limit.unwrap_or_default());
         match call.await {
             Ok((outcome, descriptors)) => Ok((outcome, descriptors, body, file)),
             Err(fault) => Err((fault, body)),
@@ -290,7 +294,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         removed: &[String],
         added: Vec<AddedRecipient>,
     ) -> Result<Vec<Option<u16>>, Reply> {
-        let gone: Vec<Address> = removed.iter().filter_map(|text| text.parse().ok()).collect();
+        let gone: Vec<Address> = removed
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let mut moved = Vec::with_capacity(transaction.recipients.len());
         let mut next = 0_u16;
         transaction.recipients.retain(|recipient| {
@@ -371,7 +378,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         if usize::try_from(total).is_ok_and(|total| total <= Body::INLINE_MAX) {
             let mut whole = Vec::new();
             for source in &sources {
-                let part = read(source, 0).await.map_err(|error| later(trace, &error))?;
+                let part = read(source, 0)
+                    .await
+                    .map_err(|error| later(trace, &error))?;
                 whole.extend_from_slice(&part);
             }
             self.give_back(arrival, trace).await;
@@ -414,7 +423,11 @@ impl Old {
                 let part = octets.get(place(from)..place(to).min(octets.len()));
                 Ok(Source::Octets(part.unwrap_or_default().to_vec()))
             }
-            (_, Some(file)) => Ok(Source::File(Arc::clone(file), from, to.saturating_sub(from))),
+            (_, Some(file)) => Ok(Source::File(
+                Arc::clone(file),
+                from,
+                to.saturating_sub(from),
+            )),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -500,7 +513,10 @@ mod tests {
     fn suspicions_follow_their_recipients() {
         let prefix = b"Received: x\r\nAuthentication-Results: us; none\r\nX-Posthouse-Suspect: junk; checks=spf; recipients=1-2\r\nDate: y\r\n";
         let mut parts = Prefix::of(prefix);
-        assert_eq!(parts.shown, b"Authentication-Results: us; none\r\nDate: y\r\n");
+        assert_eq!(
+            parts.shown,
+            b"Authentication-Results: us; none\r\nDate: y\r\n"
+        );
         parts.renumber(&[None, Some(0), None]);
         let before = b"X-A: 1\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n";
         assert_eq!(

@@ -205,7 +205,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Ok(verdict) => verdict,
             Err(fault) => match self.hooks_lost(trace, &fault) {
                 Verdict::Refuse(refusal) => Verdict::Refuse(Refusal {
-                    code: if refusal.code < 500 { 421 } else { refusal.code },
+                    code: if refusal.code < 500 {
+                        421
+                    } else {
+                        refusal.code
+                    },
                     close: true,
                     ..refusal
                 }),
@@ -338,7 +342,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         address: &Address,
         route: Route,
     ) -> Result<bool, End> {
-        let trace = self.transaction.as_deref().map(|transaction| transaction.trace);
+        let trace = self
+            .transaction
+            .as_deref()
+            .map(|transaction| transaction.trace);
         let parameters = self.hooks_parameters();
         let Some((hooking, trace)) = self.hooks.as_mut().zip(trace) else {
             return Ok(true);
@@ -356,7 +363,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             return Ok(true);
         }
         let recipients = vec![recipient];
-        let verdict = match self.hook_call(trace, &HookRcpt { session, recipients }).await {
+        let verdict = match self
+            .hook_call(
+                trace,
+                &HookRcpt {
+                    session,
+                    recipients,
+                },
+            )
+            .await
+        {
             Ok(verdict) => verdict,
             Err(fault) => {
                 let verdict = self.hooks_lost(trace, &fault);
@@ -417,9 +433,15 @@ mod tests {
     fn what_stands_behind_a_path() {
         let of = |line: &str| parameters(line.as_bytes());
         assert!(of("MAIL FROM:<>").is_empty());
-        assert_eq!(of("MAIL FROM:<a@b> SIZE=5 SMTPUTF8"), ["SIZE=5", "SMTPUTF8"]);
+        assert_eq!(
+            of("MAIL FROM:<a@b> SIZE=5 SMTPUTF8"),
+            ["SIZE=5", "SMTPUTF8"]
+        );
         assert_eq!(of("RCPT TO:<\"a> b\"@c> NOTIFY=NEVER"), ["NOTIFY=NEVER"]);
-        assert_eq!(of("RCPT TO:<\"a\\\"> b\"@c> ORCPT=rfc822;<x>"), ["ORCPT=rfc822;<x>"]);
+        assert_eq!(
+            of("RCPT TO:<\"a\\\"> b\"@c> ORCPT=rfc822;<x>"),
+            ["ORCPT=rfc822;<x>"]
+        );
         assert!(of("EHLO x").is_empty());
     }
 }
