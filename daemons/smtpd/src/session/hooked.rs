@@ -117,6 +117,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         body: Body,
         arrival: &mut Arrival,
     ) -> Result<Passed, Reply> {
+        if self.hooks.is_none() {
+            return Ok(Passed::On(prefix, body));
+        }
+        Box::pin(self.ask_at_data(transaction, prefix, body, arrival)).await
+    }
+
+    async fn ask_at_data(
+        &mut self,
+        transaction: &mut Transaction,
+        prefix: Octets,
+        body: Body,
+        arrival: &mut Arrival,
+    ) -> Result<Passed, Reply> {
         let trace = transaction.trace;
         let Some(hooking) = &mut self.hooks else {
             return Ok(Passed::On(prefix, body));
@@ -132,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             };
         };
         let parts = Prefix::of(&prefix);
-        let asked = Box::pin(self.hooks_show(session, trace, &parts.shown, body)).await;
+        let asked = self.hooks_show(session, trace, &parts.shown, body).await;
         let (outcome, descriptors, body, file) = match asked {
             Ok(asked) => asked,
             Err((fault, body)) => {

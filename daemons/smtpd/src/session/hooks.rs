@@ -80,6 +80,60 @@ fn parameters(line: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// What sessions call. Whatever waits is in a place of its own: a session without filters, or one that waits for commands, has no room
+/// for it.
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
+    /// The stage `connect`.
+    pub(super) async fn hooks_connect(&mut self) -> Result<(), End> {
+        if self.hooks.is_none() {
+            return Ok(());
+        }
+        Box::pin(self.ask_at_connect()).await
+    }
+
+    /// The stage `ehlo`: whether the client may go on.
+    pub(super) async fn hooks_hello(&mut self, name: &str, extended: bool) -> Result<bool, End> {
+        if self.hooks.is_none() {
+            return Ok(true);
+        }
+        Box::pin(self.ask_at_hello(name, extended)).await
+    }
+
+    /// The stage `mail`: whether the transaction may begin.
+    pub(super) async fn hooks_mail(&mut self, transaction: &Transaction) -> Result<bool, End> {
+        if self.hooks.is_none() {
+            return Ok(true);
+        }
+        Box::pin(self.ask_at_mail(transaction)).await
+    }
+
+    /// The stage `rcpt`: whether the recipient is accepted.
+    pub(super) async fn hooks_rcpt(
+        &mut self,
+        address: &Address,
+        route: Route,
+    ) -> Result<bool, End> {
+        if self.hooks.is_none() {
+            return Ok(true);
+        }
+        Box::pin(self.ask_at_rcpt(address, route)).await
+    }
+
+    /// The transaction is over without a message.
+    pub(super) async fn hooks_abort(&mut self) {
+        if self.hooks.is_some() {
+            Box::pin(self.tell_abort()).await;
+        }
+    }
+
+    /// The session is over.
+    pub(super) async fn hooks_close(&mut self) {
+        if self.hooks.is_some() {
+            Box::pin(self.tell_close()).await;
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     /// Filters, if there are any for this listener. `port` is the client's, `server` where it came to.
     pub fn with_hooks(mut self, port: u16, server: Option<SocketAddr>) -> Self {
@@ -149,9 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     ) -> Result<O::Reply, Fault> {
         let limit = self.service.hooks.as_ref().map(|hooks| hooks.stage);
         let limit = limit.unwrap_or_default();
-        // In a place of its own: a session that waits for commands has no room for it.
         let call = self.service.backend.hook(trace, request, Vec::new(), limit);
-        Box::pin(call).await.map(|(reply, _)| reply)
+        call.await.map(|(reply, _)| reply)
     }
 
     /// hookd is away, or has forgotten the session.
@@ -195,11 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         Ok(opened.verdict)
     }
 
-    /// The stage `connect`.
-    pub(super) async fn hooks_connect(&mut self) -> Result<(), End> {
-        if self.hooks.is_none() {
-            return Ok(());
-        }
+    async fn ask_at_connect(&mut self) -> Result<(), End> {
         let trace = self.trace;
         let verdict = match self.hooks_open(trace).await {
             Ok(verdict) => verdict,
@@ -222,8 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    /// The stage `ehlo`: whether the client may go on.
-    pub(super) async fn hooks_hello(&mut self, name: &str, extended: bool) -> Result<bool, End> {
+    async fn ask_at_hello(&mut self, name: &str, extended: bool) -> Result<bool, End> {
         let session = match &mut self.hooks {
             Some(hooking) => {
                 hooking.mail = HookedMail::default();
@@ -251,8 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    /// The stage `mail`: whether the transaction may begin.
-    pub(super) async fn hooks_mail(&mut self, transaction: &Transaction) -> Result<bool, End> {
+    async fn ask_at_mail(&mut self, transaction: &Transaction) -> Result<bool, End> {
         let Some(hooking) = &mut self.hooks else {
             return Ok(true);
         };
@@ -336,8 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             .unwrap_or_default()
     }
 
-    /// The stage `rcpt`: whether the recipient is accepted.
-    pub(super) async fn hooks_rcpt(
+    async fn ask_at_rcpt(
         &mut self,
         address: &Address,
         route: Route,
@@ -399,8 +445,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    /// The transaction is over without a message.
-    pub(super) async fn hooks_abort(&mut self) {
+    async fn tell_abort(&mut self) {
         let Some(hooking) = &mut self.hooks else {
             return;
         };
@@ -410,8 +455,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    /// The session is over.
-    pub(super) async fn hooks_close(&mut self) {
+    async fn tell_close(&mut self) {
         let session = self.hooks.take().and_then(|hooking| hooking.session);
         if let Some(session) = session {
             let _ = self.hook_call(self.trace, &HookClose { session }).await;
