@@ -4,7 +4,6 @@ import base64
 import contextlib
 import http.server
 import json
-import os
 import re
 import smtplib
 import ssl
@@ -95,10 +94,11 @@ elsif header :contains "subject" "turn" { redirect "bob@example.test"; }
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hooks")
-    for parent in [folder, *list(folder.parents)[:2]]:
-        os.chmod(parent, 0o755)
+def place():
+    suite = Suite()
+    # Where the suite's account can read.
+    folder = suite.dir / "hooks"
+    folder.mkdir()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
@@ -109,7 +109,6 @@ def place(tmp_path_factory):
     for stage, script in SCRIPTS.items():
         (folder / f"{stage}.sieve").write_text(script)
     plain, secure = Server(), Server(context)
-    suite = Suite()
     listener = lambda name, role="mx": {"name": name, "address": f"{suite.host}:{suite.ports[name]}", "role": role, "tls": "none"}
     for name in ("barred", "secure", "sieve_mx"):
         suite.ports[name] = free_port(suite.host)

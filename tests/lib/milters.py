@@ -3,10 +3,12 @@
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -28,12 +30,11 @@ def demote():
 class Milter:
     """A process of tests/lib/milter_program.py."""
 
-    def __init__(self, folder, name="milter", local=False):
+    def __init__(self, local=False):
         if subprocess.run([PYTHON, "-c", "import Milter"], capture_output=True).returncode != 0:
             pytest.skip("python3-milter is not installed (tests/setup)")
-        self.dir = Path(folder) / name
-        self.dir.mkdir()
-        os.chmod(folder, 0o755)
+        self.dir = Path(tempfile.mkdtemp(prefix="ph-milter-"))
+        self.dir.chmod(0o755)
         if demote():
             os.chown(self.dir, demote()["user"], demote()["group"])
         if local:
@@ -81,6 +82,7 @@ class Milter:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def answers(port):
