@@ -22,7 +22,7 @@ fn read(octets: &[u8], step: usize) -> Vec<Option<Reply>> {
     for piece in octets.chunks(step) {
         reader.feed(piece);
         loop {
-            match reader.next() {
+            match reader.packet() {
                 Ok(Some(packet)) => {
                     let reply = Reply::read(packet).ok();
                     if let Some(Reply::Negotiate(asked)) = &reply {

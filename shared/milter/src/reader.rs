@@ -39,7 +39,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`TooLong`]; nothing that follows can be read then.
-    pub fn next(&mut self) -> Result<Option<Packet>, TooLong> {
+    pub fn packet(&mut self) -> Result<Option<Packet>, TooLong> {
         let Some((length, rest)) = self.octets.split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -75,7 +75,7 @@ mod tests {
             let mut found = Vec::new();
             for piece in stream.chunks(step) {
                 reader.feed(piece);
-                while let Some(packet) = reader.next().unwrap() {
+                while let Some(packet) = reader.packet().unwrap() {
                     found.push((packet.letter, packet.data));
                 }
             }
@@ -87,9 +87,9 @@ mod tests {
     fn lengths_have_a_limit() {
         let mut reader = Reader::new(3);
         reader.feed(b"\0\0\0\x04");
-        assert_eq!(reader.next(), Err(TooLong(4)));
+        assert_eq!(reader.packet(), Err(TooLong(4)));
         let mut reader = Reader::new(3);
         reader.feed(b"\0\0\0\0");
-        assert_eq!(reader.next(), Err(TooLong(0)));
+        assert_eq!(reader.packet(), Err(TooLong(0)));
     }
 }

@@ -111,7 +111,7 @@ impl Link {
         loop {
             let packet = self
                 .reader
-                .next()
+                .packet()
                 .map_err(|error| Trouble::new(format!("it sends what is no answer: {error}")))?;
             if let Some(packet) = packet {
                 self.received = self.received.saturating_add(packet.data.len() + 5);

@@ -383,11 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             .unwrap_or_default()
     }
 
-    async fn ask_at_rcpt(
-        &mut self,
-        address: &Address,
-        route: Route,
-    ) -> Result<bool, End> {
+    async fn ask_at_rcpt(&mut self, address: &Address, route: Route) -> Result<bool, End> {
         let trace = self
             .transaction
             .as_deref()
