@@ -19,6 +19,19 @@ pub(crate) struct Field {
     pub(crate) raw: Vec<u8>,
     /// Octets of the name; 0: it is no field at all.
     name: usize,
+    /// It is one of ours, as we wrote it.
+    own: bool,
+}
+
+/// A header in the parts in which it goes back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// Before our own fields.
+    pub(crate) before: Vec<u8>,
+    /// Our own that are left.
+    pub(crate) own: Vec<u8>,
+    /// All others.
+    pub(crate) rest: Vec<u8>,
 }
 
 impl Field {
@@ -33,6 +46,7 @@ impl Field {
         Self {
             raw: raw.to_vec(),
             name,
+            own: false,
         }
     }
 
@@ -80,6 +94,7 @@ impl Field {
         Some(Self {
             name: name.len(),
             raw,
+            own: false,
         })
     }
 
@@ -288,16 +303,41 @@ impl Letter {
                 self.text = Text::Octets(Arc::new(octets));
                 self.new_text = true;
             }
-            Change::Header(octets) => {
-                self.fields = Fields::new(&octets)
-                    .map(|field| Field::of(field.raw))
-                    .collect();
-                self.rewritten = true;
-            }
+            Change::Header(octets) => self.new_header(&octets),
             Change::Quarantine(reason) => {
                 self.quarantine
                     .get_or_insert_with(|| (by.filter.to_owned(), reason));
             }
+        }
+    }
+
+    /// Those of ours that are in it again stay ours.
+    fn new_header(&mut self, octets: &[u8]) {
+        let mut own: Vec<Field> = std::mem::take(&mut self.fields);
+        own.retain(|field| field.own);
+        for field in Fields::new(octets) {
+            let mut field = Field::of(field.raw);
+            if let Some(at) = own.iter().position(|one| one.raw == field.raw) {
+                field = own.swap_remove(at);
+            }
+            self.fields.push(field);
+        }
+        self.rewritten = true;
+    }
+
+    /// The header in parts. Our own fields stand together, behind what was put before the first of them.
+    pub(crate) fn parts(&self) -> Parts {
+        let first = self.fields.iter().position(|field| field.own);
+        let (before, others) = self
+            .fields
+            .split_at_checked(first.unwrap_or(0))
+            .unwrap_or_default();
+        let (own, rest): (Vec<Field>, Vec<Field>) =
+            others.iter().cloned().partition(|field| field.own);
+        Parts {
+            before: before.concat_raw(),
+            own: own.concat_raw(),
+            rest: rest.concat_raw(),
         }
     }
 
@@ -399,7 +439,12 @@ fn named(name: &[u8], value: &[u8], by: Author<'_>) -> Option<Field> {
 
 /// The fields of both, and where the text begins in `message`.
 fn read_header(own: &[u8], message: &[u8]) -> (Vec<Field>, usize) {
-    let mut fields: Vec<Field> = Fields::new(own).map(|field| Field::of(field.raw)).collect();
+    let mut fields: Vec<Field> = Fields::new(own)
+        .map(|field| Field {
+            own: true,
+            ..Field::of(field.raw)
+        })
+        .collect();
     let mut header = Fields::new(message);
     for field in header.by_ref() {
         fields.push(Field::of(field.raw));
@@ -481,6 +526,30 @@ mod tests {
         one.apply(Change::Insert(500, b"X-4".to_vec(), b" e".to_vec()), BY);
         one.apply(Change::Add(b"X-5".to_vec(), b"f".to_vec()), BY);
         assert!(header(&one).ends_with("  more\r\nX-4: e\r\nX-5: f\r\n"));
+    }
+
+    #[test]
+    fn our_own_fields_are_told_apart() {
+        let mut one = letter();
+        one.apply(Change::Insert(1, b"X-1".to_vec(), b"a".to_vec()), BY);
+        one.apply(Change::Add(b"X-2".to_vec(), b"b".to_vec()), BY);
+        let parts = one.parts();
+        assert_eq!(parts.before, b"X-1: a\r\n");
+        assert_eq!(parts.own, b"Authentication-Results: us; none\r\n");
+        assert!(parts.rest.starts_with(b"From: ") && parts.rest.ends_with(b"X-2: b\r\n"));
+        // A script gives the header back as a whole.
+        let again = one.header();
+        one.apply(Change::Header(again), BY);
+        assert_eq!(one.parts(), parts);
+        let forged = b"Authentication-Results".to_vec();
+        one.apply(Change::Replace(1, forged, b"us; dkim=pass".to_vec()), BY);
+        let parts = one.parts();
+        assert!(parts.own.is_empty() && parts.before.is_empty());
+        assert!(
+            parts
+                .rest
+                .starts_with(b"X-1: a\r\nAuthentication-Results: us; dkim=pass\r\n")
+        );
     }
 
     #[test]

@@ -16,10 +16,18 @@ const JUNK: [&str; 2] = ["Junk", "\\Junk"];
 pub(crate) struct Script {
     pub(crate) file: PathBuf,
     pub(crate) stages: Vec<Stage>,
-    compiled: sieve::Compiled,
-    runtime: Runtime,
+    engine: Arc<Engine>,
     most: u64,
 }
+
+/// What runs it.
+struct Engine {
+    compiled: sieve::Compiled,
+    runtime: Runtime,
+}
+
+/// Octets of a message whose script keeps nobody waiting.
+const QUICK: usize = 64 * 1024;
 
 impl std::fmt::Debug for Script {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,15 +73,14 @@ impl Script {
         Ok(Self {
             file: config.file.clone(),
             stages: config.stages.clone(),
-            compiled,
-            runtime,
+            engine: Arc::new(Engine { compiled, runtime }),
             most: config.max_message_bytes,
         })
     }
 
     /// Runs it at a stage before the message is there.
     pub(crate) async fn ask(&self, stage: Stage, view: &View<'_>) -> Result<Word, Trouble> {
-        let run = self.run(stage, view, b"\r\n")?;
+        let run = self.engine.run(Question::new(stage, view), b"\r\n")?;
         Ok(match run.refused {
             Some(reason) => refused(&reason),
             None if run.kept => Word::Go,
@@ -95,7 +102,17 @@ impl Script {
         if whole {
             octets.extend_from_slice(&letter.text.whole().await?);
         }
-        let run = self.run(Stage::Data, view, &octets)?;
+        let question = Question::new(Stage::Data, view);
+        let (run, octets) = if octets.len() <= QUICK {
+            (self.engine.run(question, &octets)?, octets)
+        } else {
+            let engine = Arc::clone(&self.engine);
+            let task = tokio::task::spawn_blocking(move || {
+                engine.run(question, &octets).map(|run| (run, octets))
+            });
+            task.await
+                .map_err(|error| Trouble::new(error.to_string()))??
+        };
         if let Some(reason) = run.refused {
             return Ok(refused(&reason));
         }
@@ -119,17 +136,37 @@ impl Script {
         }
         Ok(if dropped { Word::Discard } else { Word::Go })
     }
+}
 
-    fn run(&self, stage: Stage, view: &View<'_>, octets: &[u8]) -> Result<Run, Trouble> {
+/// What a script is told besides the message.
+struct Question {
+    environment: Vec<(&'static str, String)>,
+    envelope: Vec<(Envelope, String)>,
+}
+
+impl Question {
+    fn new(stage: Stage, view: &View<'_>) -> Self {
+        let mut envelope = Vec::new();
+        if let Some(mail) = view.mail {
+            envelope.push((Envelope::From, mail.sender.address.clone()));
+            let to = shown(stage, &mail.recipients).iter();
+            envelope.extend(to.map(|one| (Envelope::To, one.address.clone())));
+        }
+        Self {
+            environment: environment(stage, view),
+            envelope,
+        }
+    }
+}
+
+impl Engine {
+    fn run(&self, question: Question, octets: &[u8]) -> Result<Run, Trouble> {
         let mut context = self.runtime.filter(octets);
-        for (name, value) in environment(stage, view) {
+        for (name, value) in question.environment {
             context.set_env_variable(name, value);
         }
-        if let Some(mail) = view.mail {
-            context.set_envelope(Envelope::From, mail.sender.address.as_str());
-            for recipient in shown(stage, &mail.recipients) {
-                context.set_envelope(Envelope::To, recipient.address.as_str());
-            }
+        for (part, value) in question.envelope {
+            context.set_envelope(part, value);
         }
         let mut run = Run::default();
         let main = Name::Global(String::new());

@@ -283,7 +283,18 @@ fn outcome(
     let header = match letter.only_before() {
         Ok(before) if before.is_empty() => NewHeader::Same,
         Ok(before) if before.len() <= BEFORE_MAX => NewHeader::Before(Octets(before)),
-        _ => NewHeader::Whole(passed(letter.header(), &attach)?),
+        _ => {
+            let mut parts = letter.parts();
+            if parts.before.len() > BEFORE_MAX {
+                parts.before.append(&mut parts.rest);
+                parts.rest = std::mem::take(&mut parts.before);
+            }
+            NewHeader::Whole {
+                before: Octets(parts.before),
+                own: Octets(parts.own),
+                rest: passed(parts.rest, &attach)?,
+            }
+        }
     };
     let body = match letter.text {
         crate::letter::Text::Octets(octets) if letter.new_text => {

@@ -200,8 +200,15 @@ pub enum NewHeader {
     Same,
     /// These fields come before it, our own included.
     Before(Octets),
-    /// This is the header now, our own fields included, without the empty line: inline or attached (before an attached body).
-    Whole(Body),
+    /// This is the header now.
+    Whole {
+        /// Fields before our own.
+        before: Octets,
+        /// Those of our own that are as they were.
+        own: Octets,
+        /// What follows, without the empty line: inline or attached (before an attached body).
+        rest: Body,
+    },
 }
 
 /// A recipient that a filter added.

@@ -162,7 +162,10 @@ fn told(tested: HookTested, descriptors: Vec<OwnedFd>) -> Result<Value, Failure>
     let header = match header {
         NewHeader::Same => None,
         NewHeader::Before(octets) => Some(String::from_utf8_lossy(&octets).into_owned()),
-        NewHeader::Whole(whole) => Some(text(whole)?),
+        NewHeader::Whole { before, own, rest } => {
+            let before = [before.as_slice(), own.as_slice()].concat();
+            Some(String::from_utf8_lossy(&before).into_owned() + &text(rest)?)
+        }
     };
     let body = body.map(text).transpose()?;
     let (word, filter, code, reason) = match verdict {

@@ -69,18 +69,35 @@ impl Prefix {
         parts
     }
 
-    fn octets(self, before: &[u8], with_shown: bool) -> Octets {
+    /// Of the fields that filters saw, those that they have left as they were.
+    fn keep(&mut self, left: &[u8]) {
+        let left: Vec<&[u8]> = message::Fields::new(left).map(|field| field.raw).collect();
+        let kept: Vec<u8> = message::Fields::new(&self.shown)
+            .filter(|field| left.contains(&field.raw))
+            .flat_map(|field| field.raw.iter().copied())
+            .collect();
+        self.shown = kept;
+    }
+
+    /// The prefix. Filters' fields stand before what we have shown them; but what claims to be from us stands behind what is.
+    fn octets(self, before: &[u8], authserv_id: &str) -> Octets {
+        let results = |field: &message::Field<'_>| {
+            field.name.eq_ignore_ascii_case(b"authentication-results")
+                && mailauth::claims(field.value, authserv_id)
+        };
+        let foreign = || message::Fields::new(before).filter(|field| !is_suspicion(field.name));
         let mut text = String::new();
         for suspicion in &self.suspicions {
             suspicion.write(&mut text);
         }
         let mut octets = self.received;
         octets.extend_from_slice(text.as_bytes());
-        for field in message::Fields::new(before).filter(|field| !is_suspicion(field.name)) {
+        for field in foreign().filter(|field| !results(field)) {
             octets.extend_from_slice(field.raw);
         }
-        if with_shown {
-            octets.extend_from_slice(&self.shown);
+        octets.extend_from_slice(&self.shown);
+        for field in foreign().filter(results) {
+            octets.extend_from_slice(field.raw);
         }
         Octets(octets)
     }
@@ -281,9 +298,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let (before, whole) = match outcome.header {
             NewHeader::Same => (Vec::new(), None),
             NewHeader::Before(octets) => (octets.0, None),
-            NewHeader::Whole(header) => (Vec::new(), Some(header)),
+            NewHeader::Whole { before, own, rest } => {
+                parts.keep(&own);
+                (before.0, Some(rest))
+            }
         };
-        let keeps_shown = whole.is_none();
         let body = if whole.is_some() || outcome.body.is_some() {
             let old = Old {
                 body,
@@ -297,7 +316,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         } else {
             body
         };
-        Ok(Passed::On(parts.octets(&before, keeps_shown), body))
+        let prefix = parts.octets(&before, &self.service.policy.authserv_id);
+        Ok(Passed::On(prefix, body))
     }
 
     /// Takes recipients out and puts others in, which are resolved as those of RCPT are. Returns where each that was there is now.
@@ -531,11 +551,14 @@ mod tests {
             b"Authentication-Results: us; none\r\nDate: y\r\n"
         );
         parts.renumber(&[None, Some(0), None]);
-        let before = b"X-A: 1\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n";
+        let before = b"Authentication-Results: us; spf=pass\r\nX-A: 1\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n";
         assert_eq!(
-            parts.octets(before, true).0,
-            b"Received: x\r\nX-Posthouse-Suspect: junk; checks=spf; recipients=0\r\nX-A: 1\r\nAuthentication-Results: us; none\r\nDate: y\r\n".to_vec()
+            parts.octets(before, "us").0,
+            b"Received: x\r\nX-Posthouse-Suspect: junk; checks=spf; recipients=0\r\nX-A: 1\r\nAuthentication-Results: us; none\r\nDate: y\r\nAuthentication-Results: us; spf=pass\r\n".to_vec()
         );
+        let mut left = Prefix::of(prefix);
+        left.keep(b"Date: y\r\nAuthentication-Results: us; spf=pass\r\n");
+        assert_eq!(left.shown, b"Date: y\r\n");
         let mut gone = Prefix::of(prefix);
         gone.renumber(&[Some(0), None, None]);
         assert!(gone.suspicions.is_empty());

@@ -9,8 +9,13 @@ use ipc::api::hookd::{
 };
 use ipc::{Fault, FaultKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::{Address, Enhanced, QueueId, Route, TraceId};
+
+/// For telling hookd that a session is over which it may not have.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// A session's filters.
 #[derive(Debug)]
@@ -213,9 +218,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let Some(hooking) = &mut self.hooks else {
             return Verdict::Go;
         };
-        hooking.session = None;
         hooking.mail.live = false;
-        away(hooking.away).map_or(Verdict::Go, Verdict::Refuse)
+        let away = away(hooking.away).map_or(Verdict::Go, Verdict::Refuse);
+        self.hooks_forget(trace);
+        away
+    }
+
+    /// hookd's session is of no use any more. If hookd has it still, it need not keep it.
+    fn hooks_forget(&mut self, trace: TraceId) {
+        let session = self
+            .hooks
+            .as_mut()
+            .and_then(|hooking| hooking.session.take());
+        if let Some(session) = session {
+            let service = Arc::clone(&self.service);
+            tokio::spawn(async move {
+                let request = HookClose { session };
+                let call = service.backend.hook(trace, &request, Vec::new(), FORGOTTEN);
+                let _ = call.await;
+            });
+        }
     }
 
     /// Answers a refusal.
@@ -367,9 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             match self.hook_call(trace, &request).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(lost) => {
-                    if let Some(hooking) = &mut self.hooks {
-                        hooking.session = None;
-                    }
+                    self.hooks_forget(trace);
                     fault = Some(lost);
                 }
             }
