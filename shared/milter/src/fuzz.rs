@@ -41,3 +41,35 @@ fn read(octets: &[u8], step: usize) -> Vec<Option<Reply>> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn packets_of_any_kind_are_read_alike(
+            packets in proptest::collection::vec(
+                ("[Ocardtyspfhime+2bq4Z-]", proptest::collection::vec(0_u8..4, 0..40)),
+                0..8,
+            ),
+            step in any::<u8>(),
+        ) {
+            let mut octets = Vec::new();
+            for (letter, data) in packets {
+                octets.extend_from_slice(&u32::try_from(data.len() + 1).unwrap_or(1).to_be_bytes());
+                octets.extend_from_slice(letter.as_bytes());
+                octets.extend_from_slice(&data);
+            }
+            replies(&octets);
+            octets.insert(0, step);
+            replies(&octets);
+        }
+
+        #[test]
+        fn lines_of_replies_are_read(text in "[45][0-9]{2}[ -]?([245]\\.[0-9]\\.[0-9] )?[a-z%\r\n 0-9-]{0,40}") {
+            replies(text.as_bytes());
+        }
+    }
+}
