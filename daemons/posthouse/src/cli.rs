@@ -1,11 +1,13 @@
 //! The command line: what can be typed. Each command's work stands in `command/`.
 
+mod hook;
 mod report;
 mod transfer;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+pub use hook::{Hook, HookTrial};
 pub use report::Report;
 pub use transfer::{
     Backup, Export, Format, Fsck, Import, Index, Into, Protection, Quoting, Restore, Schema,
@@ -119,6 +121,9 @@ pub enum Command {
     /// The full-text index.
     #[command(subcommand)]
     Index(Index),
+    /// Filters: milters, HTTP hooks, Sieve scripts at the stages of SMTP.
+    #[command(subcommand)]
+    Hook(Hook),
     /// How every daemon does.
     Status {
         /// Show what each daemon can reach, and try to break out of each.

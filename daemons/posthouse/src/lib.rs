@@ -111,6 +111,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::Backup(options) => command::backup::back_up(&suite, place, options).await,
         Command::Fsck(options) => command::fsck::run(&suite, options).await,
         Command::Index(command) => command::index::run(&suite, command).await,
+        Command::Hook(command) => command::hook::run(&suite, command).await,
         Command::Domain(command) => command::domain::run(&suite, command).await,
         Command::Account(command) => command::account::run(&suite, command).await,
         Command::Alias(command) => command::alias::run(&suite, command).await,

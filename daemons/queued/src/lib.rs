@@ -21,8 +21,9 @@
 //! smtpd answers with 452.
 //!
 //! SECURITY: user `posthouse-queue`; no network but that to a shared queue table; writes its state directory `queue` only.
-//! Serves smtpd (ReserveIds, OpenSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
-//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd, keyd and reportd (ClaimReport, SettleReport). A message with recipients
+//! Serves smtpd (ReserveIds, OpenSpool, ReadSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
+//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd, keyd and reportd (ClaimReport,
+//! SettleReport). A message with recipients
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
 //!

@@ -4,7 +4,7 @@ use crate::core::Core;
 use crate::table_control::Action;
 use ipc::api::queued::{
     CloseSpool, Commit, OpenSpool, QueueExplain, QueueHold, QueueList, QueueRelease, QueueRemove,
-    QueueReroute, QueueRetry, QueueShow, QueueStats, ReserveIds, ReservedIds, SpoolSlot,
+    QueueReroute, QueueRetry, QueueShow, QueueStats, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
 };
 use ipc::{Context, Fault, FaultKind, Router};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) fn router(core: &Arc<Core>) -> Router {
 
 /// For the listeners.
 fn listeners(core: &Arc<Core>, router: Router) -> Router {
-    let [reserve, open, close, commit, closed] = std::array::from_fn(|_| Arc::clone(core));
+    let [reserve, open, read, close, commit, closed] = std::array::from_fn(|_| Arc::clone(core));
     router
         .on(move |_, call: ReserveIds| {
             let core = Arc::clone(&reserve);
@@ -42,6 +42,9 @@ fn listeners(core: &Arc<Core>, router: Router) -> Router {
             let core = Arc::clone(&open);
             async move { open_spool(&core, &context, &call) }
         })
+        .on(move |context: Context, call: ReadSpool| {
+            std::future::ready(read_spool(&read, &context, &call))
+        })
         .on(move |context: Context, call: CloseSpool| {
             close.spool.close_slot(call.slot, context.peer.connection);
             std::future::ready(Ok(()))
@@ -60,6 +63,15 @@ fn open_spool(core: &Core, context: &Context, call: &OpenSpool) -> Result<SpoolS
     let (slot, file) = core.open_spool(context.peer.connection, call.expected)?;
     context.attach(file.into());
     Ok(SpoolSlot { slot })
+}
+
+fn read_spool(core: &Core, context: &Context, call: &ReadSpool) -> Result<(), Fault> {
+    let file = core
+        .spool
+        .read_slot(call.slot, context.peer.connection)
+        .map_err(|error| Fault::new(FaultKind::NotFound, format!("no such slot: {error}")))?;
+    context.attach(file.into());
+    Ok(())
 }
 
 /// For the operator.

@@ -89,6 +89,18 @@ impl Spool {
         slots.remove(&slot)
     }
 
+    /// A slot of this connection, for reading only.
+    ///
+    /// # Errors
+    /// `NotFound`: no such slot of this connection. Others of the file system.
+    pub(crate) fn read_slot(&self, slot: u64, connection: u64) -> io::Result<File> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        match slots.get(&slot) {
+            Some(known) if known.connection == connection => File::open(self.slot_path(slot)),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     /// Removes a slot.
     pub(crate) fn close_slot(&self, slot: u64, connection: u64) {
         if self.take(slot, connection).is_some() {

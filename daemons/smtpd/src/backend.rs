@@ -1,11 +1,13 @@
 //! The daemons behind smtpd, as the session sees them.
 
 use crate::checks::Evidence;
-use ipc::Fault;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, Resolution};
 use ipc::api::queued::{Commit, SpoolSlot};
+use ipc::{Fault, FaultKind, Operation};
 use std::fs::File;
 use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 use types::{AccountId, Address, QueueId, TraceId};
 
 /// authd and queued, and DNS. One implementation calls them ([`crate::peers`]); the tests have one that answers itself.
@@ -48,6 +50,22 @@ pub trait Backend: Send + Sync + 'static {
         trace: TraceId,
         expected: u64,
     ) -> impl Future<Output = Result<(SpoolSlot, File), Fault>> + Send;
+
+    /// The file of a large body once more, for reading.
+    fn read_spool(&self, _: TraceId, _: u64) -> impl Future<Output = Result<File, Fault>> + Send {
+        async { Err(Fault::new(FaultKind::Internal, "nothing to read")) }
+    }
+
+    /// Asks hookd, for at most `limit`.
+    fn hook<O: Operation>(
+        &self,
+        _: TraceId,
+        _: &O,
+        _: Vec<OwnedFd>,
+        _: Duration,
+    ) -> impl Future<Output = Result<(O::Reply, Vec<OwnedFd>), Fault>> + Send {
+        async { Err(Fault::new(FaultKind::Temporary, "there is no hookd")) }
+    }
 
     /// Gives a file back that is not committed.
     fn close_spool(&self, trace: TraceId, slot: SpoolSlot) -> impl Future<Output = ()> + Send;

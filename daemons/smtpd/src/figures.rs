@@ -26,6 +26,8 @@ pub struct Figures {
     pub logins: Counter,
     /// Logins that failed.
     pub failed_logins: Counter,
+    /// Messages that filters threw away: acknowledged, and not queued.
+    pub discarded: Counter,
     /// From handing a message to queued to its answer.
     pub commit: Histogram,
     /// What the checks of a sender took.
@@ -79,6 +81,7 @@ impl Default for Figures {
             ),
             logins: counter("smtpd_logins_total{result=\"ok\"}", "Logins"),
             failed_logins: counter("smtpd_logins_total{result=\"failed\"}", "Logins"),
+            discarded: counter("smtpd_discarded_total", "Messages that filters threw away"),
             commit: histogram(
                 "smtpd_commit_seconds",
                 "From handing a message to queued to its answer",

@@ -14,7 +14,8 @@
 //!
 //! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
 //! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures), queued
-//! (commits) and reportd (Judged: what the checks found, later and never waited for). It sees the passwords of PLAIN and LOGIN for as long as
+//! (commits), reportd (Judged: what the checks found, later and never waited for) and, where filters are configured, hookd (what they say
+//! and change). It sees the passwords of PLAIN and LOGIN for as long as
 //! authd takes to check them; SCRAM never shows them.
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
@@ -33,6 +34,7 @@ mod clients;
 mod config;
 mod figures;
 mod header;
+mod hooks;
 mod listener;
 mod peers;
 mod recipients;
@@ -50,7 +52,7 @@ pub use config::{
 use clients::Clients;
 use listener::{Networks, Serving};
 use peers::Peers;
-use runtime::{Failure, Listen, Needs, Setting, Start};
+use runtime::{Document, Failure, Listen, Needs, Setting, Start};
 use session::{Door, Policy, Service};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -114,6 +116,7 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
 fn serving(
     config: &Config,
     suite: &str,
+    hooks: Option<hooks::Hooks>,
     backend: Peers,
     clients: Arc<Clients>,
     tls: Option<TlsAcceptor>,
@@ -149,6 +152,7 @@ fn serving(
         clients,
         confirmed: recipients::ConfirmedRecipients::default(),
         figures: figures::Figures::default(),
+        hooks,
         tls,
     };
     let networks = Networks {
@@ -181,7 +185,6 @@ pub fn judge(checks: &ChecksConfig, hostname: &str) -> Result<Option<mailauth::J
 /// A host name that is no domain name; TLS that cannot be set up.
 pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     let config = start.config().clone();
-    let suite = start.suite().hostname.clone();
     let listeners = start.take_listeners();
     let wants_tls = config
         .listener
@@ -200,16 +203,23 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     };
     let clients = Arc::new(Clients::default());
     let back_ends = (start.client(Role::Authd), start.client(Role::Queued));
+    let hookd = start
+        .enabled(Role::Hookd)
+        .then(|| start.client(Role::Hookd));
     let seats = Arc::clone(&clients);
     let gathered = reports::start(&start)?;
-    let prepare = move |config: &Config, suite: &str| {
+    let prepare = move |config: &Config, document: &Document| {
+        let suite = &document.suite()?.hostname;
         let judge = judge(&config.checks, config.hostname.as_deref().unwrap_or(suite))?;
-        let peers = Peers::new(back_ends.0.clone(), back_ends.1.clone(), judge);
+        let hooks = hooks::Hooks::new(document)?.filter(|_| hookd.is_some());
+        let (authd, queued) = (back_ends.0.clone(), back_ends.1.clone());
+        let peers = Peers::new(authd, queued, hookd.clone(), judge);
         let (seats, gathered) = (Arc::clone(&seats), gathered.clone());
-        serving(config, suite, peers, seats, tls.clone(), gathered).map(Arc::new)
+        serving(config, suite, hooks, peers, seats, tls.clone(), gathered).map(Arc::new)
     };
-    let (change, serving) = watch::channel(prepare(&config, &suite)?);
     let mut documents = start.documents();
+    let document = Arc::clone(&documents.borrow());
+    let (change, serving) = watch::channel(prepare(&config, &document)?);
     start.fact("connections", move || clients.connections().to_string());
     let stopping = start.stopping();
     let served = start.serve(ipc::Router::new(Role::Smtpd));
@@ -233,7 +243,7 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
             let document = Arc::clone(&documents.borrow_and_update());
             let new = document
                 .section(Role::Smtpd.name())
-                .and_then(|config: Config| prepare(&config, &document.suite()?.hostname));
+                .and_then(|config: Config| prepare(&config, &document));
             match new {
                 Ok(new) => drop(change.send_replace(new)),
                 Err(error) => tracing::error!(%error, "the section [smtpd] stays as it was"),

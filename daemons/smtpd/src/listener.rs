@@ -74,7 +74,9 @@ pub async fn accept<B: Backend>(
                     trusted: true,
                 };
                 sessions.spawn(Box::pin(
-                    Session::new(service, door, peer, Some(seat), stream, stopping.clone()).run(),
+                    Session::new(service, door, peer, Some(seat), stream, stopping.clone())
+                        .with_hooks(0, None)
+                        .run(),
                 ));
             }
             Err(error) => {
@@ -179,7 +181,14 @@ async fn tcp<B: Backend>(
         may_relay: within(&networks.relay, address),
         trusted,
     };
+    // Behind a proxy the port is the proxy's.
+    let port = stream
+        .peer_addr()
+        .ok()
+        .filter(|from| from.ip().to_canonical() == address);
+    let server = stream.local_addr().ok();
     Session::new(service, door, peer, Some(seat), stream, stopping)
+        .with_hooks(port.map_or(0, |from| from.port()), server)
         .run()
         .await;
 }

@@ -3,8 +3,10 @@
 use crate::backend::Backend;
 use crate::checks::Evidence;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
-use ipc::api::queued::{CloseSpool, Commit, OpenSpool, ReserveIds, ReservedIds, SpoolSlot};
-use ipc::{Client, Fault, FaultKind};
+use ipc::api::queued::{
+    CloseSpool, Commit, OpenSpool, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
+};
+use ipc::{Client, Fault, FaultKind, Operation};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -15,12 +17,16 @@ use types::{AccountId, Address, QueueId, TraceId};
 const BLOCK: u32 = 1024;
 /// A login may wait for others' hashing.
 const LOGIN: Duration = Duration::from_secs(60);
+/// How long hookd may be away before it counts as away: it is started again within a second.
+const HOOKD_AWAY: Duration = Duration::from_secs(5);
 
 /// authd, queued and DNS.
 #[derive(Debug)]
 pub struct Peers {
     authd: Client,
     queued: Client,
+    /// `None` if there are no filters.
+    hookd: Option<Client>,
     /// `None` if nothing is checked.
     judge: Option<mailauth::Judge>,
     ids: Mutex<Option<(u64, u64)>>,
@@ -28,10 +34,16 @@ pub struct Peers {
 
 impl Peers {
     /// Calls through these connections.
-    pub fn new(authd: Client, queued: Client, judge: Option<mailauth::Judge>) -> Self {
+    pub fn new(
+        authd: Client,
+        queued: Client,
+        hookd: Option<Client>,
+        judge: Option<mailauth::Judge>,
+    ) -> Self {
         Self {
             authd,
             queued,
+            hookd,
             judge,
             ids: Mutex::default(),
         }
@@ -100,6 +112,31 @@ impl Backend for Peers {
         let missing = || Fault::new(FaultKind::Internal, "queued gave no descriptor");
         let descriptor: OwnedFd = descriptors.into_iter().next().ok_or_else(missing)?;
         Ok((slot, File::from(descriptor)))
+    }
+
+    async fn read_spool(&self, trace: TraceId, slot: u64) -> Result<File, Fault> {
+        let request = ReadSpool { slot };
+        let limit = Duration::from_secs(30);
+        let call = self.queued.call_with(trace, &request, Vec::new(), limit);
+        let ((), descriptors) = call.await?;
+        let missing = || Fault::new(FaultKind::Internal, "queued gave no descriptor");
+        let descriptor = descriptors.into_iter().next().ok_or_else(missing)?;
+        Ok(File::from(descriptor))
+    }
+
+    async fn hook<O: Operation>(
+        &self,
+        trace: TraceId,
+        request: &O,
+        descriptors: Vec<OwnedFd>,
+        limit: Duration,
+    ) -> Result<(O::Reply, Vec<OwnedFd>), Fault> {
+        let away = || Fault::new(FaultKind::Temporary, "hookd is away");
+        let hookd = self.hookd.as_ref().ok_or_else(away)?;
+        if !hookd.is_connected() && !hookd.ready(HOOKD_AWAY).await {
+            return Err(away());
+        }
+        Ok(hookd.call_with(trace, request, descriptors, limit).await?)
     }
 
     async fn close_spool(&self, trace: TraceId, slot: SpoolSlot) {

@@ -45,6 +45,14 @@ pub struct CloseSpool {
 }
 operation!(CloseSpool = 4, idempotent -> ());
 
+/// A descriptor for reading comes with the reply: for filters that look at a large body before it is committed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadSpool {
+    /// From [`SpoolSlot`], of the same connection.
+    pub slot: u64,
+}
+operation!(ReadSpool = 5, idempotent -> ());
+
 /// Accepts a message. After the reply it survives power loss (RFC 5321 4.2.5). Committing the same id again is answered
 /// alike and does nothing. Faults: Busy (no room: 452), Denied (a remote recipient without the right: 550), Temporary (451).
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -166,6 +166,18 @@ pub fn dumps() -> Vec<Vec<u8>> {
     vec![dump, vec![0, 0, 0, 0]]
 }
 
+/// What filters answer.
+pub fn milters() -> Vec<Vec<u8>> {
+    texts(&[
+        "\0\0\0\rO\0\0\0\x06\0\0\0\x3f\0\0\0\0\0\0\0\x01c\0\0\0\x01a",
+        "\0\0\0\x15O\0\0\0\x06\0\0\x01\0\0\0\0\0\0\0\0\x02i j\0\0\0\0\x01p\0\0\0\x01t",
+        "\0\0\0\x07hX-A\0b\0\0\0\0\x0biX\0\0\0\x01A\0b\0\0\0\0\x01c",
+        "\0\0\0\x0bm\0\0\0\x01X-A\0\0\0\0\0\x07e<a@b>\0\0\0\0\x07+<a@b>\0\0\0\0\x07-<a@b>\0",
+        "\0\0\0\x06bbody\n\0\0\0\x06qspam\0\0\0\0\x0fy550 5.7.1 100%%",
+        "550-5.7.1 no\r\n550 5.7.1 never",
+    ])
+}
+
 /// ManageSieve commands.
 pub fn managesieve() -> Vec<Vec<u8>> {
     texts(&[
@@ -380,6 +392,7 @@ mod tests {
             maildir(),
             dumps(),
             managesieve(),
+            milters(),
             mime(),
             stored(),
             frames(),

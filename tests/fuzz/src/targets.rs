@@ -68,6 +68,19 @@ const SMTP: &[&[u8]] = &[
     b"\"a b\"@",
     b"xn--",
 ];
+const MILTER: &[&[u8]] = &[
+    b"\0\0\0\x01c",
+    b"\0\0\0\x01a",
+    b"\0\0\0\x0d",
+    b"O\0\0\0\x06",
+    b"\0\0\x01\xff",
+    b"h",
+    b"m\0\0\0\x01",
+    b"y550 5.7.1 ",
+    b"\r\n550-",
+    b"%%",
+    b"\0",
+];
 const IMAP: &[&[u8]] = &[
     b"\r\n",
     b"NOTIFY SET STATUS (",
@@ -371,6 +384,12 @@ pub fn all() -> Vec<Target> {
             sieve::fuzz::managesieve,
             seeds::managesieve,
             MANAGESIEVE,
+        ),
+        target(
+            "milter",
+            milter::fuzz::replies,
+            seeds::milters,
+            MILTER,
         ),
         target("mime", message::fuzz::message, seeds::mime, MIME),
         target("header", message::fuzz::header, seeds::mime, MIME),

@@ -5,7 +5,7 @@ use house::{Package, packages, stands_on};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crates that take bytes and give events, and know no runtime, no database and no clock.
-const PURE: [&str; 5] = ["types", "message", "smtp", "imap", "zone"];
+const PURE: [&str; 6] = ["types", "message", "milter", "smtp", "imap", "zone"];
 
 fn workspace() -> BTreeMap<String, Package> {
     let all = packages().unwrap();

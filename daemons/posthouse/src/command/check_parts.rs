@@ -38,6 +38,29 @@ pub(crate) async fn index(findings: &mut Findings, suite: &Suite) {
     }
 }
 
+/// Each filter answers when hookd asks.
+pub(crate) async fn filters(findings: &mut Findings, suite: &Suite) {
+    if !suite.daemons.contains(&Role::Hookd) {
+        return;
+    }
+    // Whether hookd runs at all is said elsewhere.
+    let Ok(rows) = crate::command::hook::list(suite, true).await else {
+        return;
+    };
+    for row in rows {
+        match row.answers {
+            Some(Err(why)) => findings.error(
+                "filters",
+                format!(
+                    "{} ({} at {}) is away: {why}",
+                    row.name, row.kind, row.place
+                ),
+            ),
+            _ => findings.fine("filters", format!("{} ({}) answers", row.name, row.kind)),
+        }
+    }
+}
+
 /// A server that acknowledges what is not on its disk breaks the promise of 250.
 pub(crate) async fn databases(findings: &mut Findings, place: &Place) {
     let Ok(store) = MailStore::of(place) else {

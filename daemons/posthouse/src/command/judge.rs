@@ -123,7 +123,7 @@ fn reasons(results: &Value) -> Vec<(String, String, String)> {
 }
 
 /// The message, with the line ends that it has on the wire.
-fn content(file: Option<&std::path::Path>) -> Result<Vec<u8>, Failure> {
+pub(crate) fn content(file: Option<&std::path::Path>) -> Result<Vec<u8>, Failure> {
     let mut octets = Vec::new();
     match file {
         Some(path) if path.as_os_str() != "-" => {

@@ -17,6 +17,7 @@ pub(crate) mod domain;
 pub(crate) mod export;
 pub(crate) mod fsck;
 pub(crate) mod group;
+pub(crate) mod hook;
 pub(crate) mod import;
 pub(crate) mod index;
 pub(crate) mod judge;

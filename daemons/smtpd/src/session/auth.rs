@@ -38,6 +38,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         mechanism: &str,
         initial: Option<Vec<u8>>,
     ) -> Result<(), End> {
+        self.hooks_mechanism(mechanism);
         let refusal = if !self.door.auth {
             Some((
                 502,

@@ -26,14 +26,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Ok(command) => command,
             Err(error) => return self.not_a_command(&error),
         };
+        self.hooks_line(line);
         match command {
             Command::Mail(mail) => self.mail(*mail).await?,
             Command::Rcpt(rcpt) => self.rcpt(*rcpt).await?,
             Command::Data => self.data().await?,
             Command::Bdat { size, last } => self.bdat(size, last).await?,
-            Command::Ehlo(name) => self.hello(name, true, false).await,
-            Command::Helo(name) => self.hello(name, false, false).await,
-            Command::Lhlo(name) => self.hello(name, true, true).await,
+            Command::Ehlo(name) => self.hello(name, true, false).await?,
+            Command::Helo(name) => self.hello(name, false, false).await?,
+            Command::Lhlo(name) => self.hello(name, true, true).await?,
             Command::Auth { mechanism, initial } => self.auth(mechanism, initial).await?,
             Command::StartTls => self.starttls().await?,
             Command::Rset => {
@@ -69,6 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
 
     /// Forgets the transaction, and gives back what it held.
     pub(super) async fn drop_transaction(&mut self) {
+        self.hooks_abort().await;
         if let Some(mut transaction) = self.transaction.take()
             && let Some(arrival) = transaction.arrival.take()
         {
@@ -80,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         self.transaction = Some(Box::new(transaction));
     }
 
-    async fn hello(&mut self, name: &str, extended: bool, lmtp: bool) {
+    async fn hello(&mut self, name: &str, extended: bool, lmtp: bool) -> Result<(), End> {
         // RFC 2033 4.1: LHLO on LMTP, and only there
         if lmtp != (self.door.role == ListenerRole::Lmtp) {
             let text = if lmtp {
@@ -89,10 +91,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 "This is LMTP: say LHLO"
             };
             self.reply(500, Some(Enhanced(5, 5, 1)), text);
-            return;
+            return Ok(());
         }
         // RFC 5321 4.1.4: EHLO is a RSET too
         self.drop_transaction().await;
+        if !self.hooks_hello(name, extended).await? {
+            return Ok(());
+        }
         self.hello = Some(Hello {
             name: name.to_owned(),
             extended,
@@ -100,10 +105,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         if !extended {
             let hostname = self.service.policy.hostname.clone();
             self.reply(250, None, &hostname);
-            return;
+            return Ok(());
         }
         let offer = self.offer();
         self.reply(250, None, &offer);
+        Ok(())
     }
 
     /// The lines of the answer to EHLO.

@@ -1,6 +1,7 @@
 //! DATA and BDAT: the message comes, and is handed to queued.
 
 use super::arrival::Arrival;
+use super::hooked::Passed;
 use super::spool::Spool;
 use super::transaction::Transaction;
 use super::{End, Session, input};
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use types::{BodyType, Enhanced, Octets, QueueId, TraceId};
 
 /// A reply: code, enhanced code, text.
-type Reply = (u16, Enhanced, String);
+pub(super) type Reply = (u16, Enhanced, String);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     pub(super) async fn data(&mut self) -> Result<(), End> {
@@ -330,7 +331,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return reply;
             }
         };
-        let id = match self.service.backend.queue_id(trace).await {
+        let id = match self.reserved_id() {
+            Some(id) => Ok(id),
+            None => self.service.backend.queue_id(trace).await,
+        };
+        let id = match id {
             Ok(id) => id,
             Err(fault) => {
                 self.discard(arrival, trace).await;
@@ -345,6 +350,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 tracing::error!(%trace, %error, "the spool file cannot be written");
                 self.discard(arrival, trace).await;
                 return no_room();
+            }
+        };
+        let passed = self.hooks_message(&mut transaction, prefix, body, &mut arrival);
+        let (prefix, body) = match passed.await {
+            Ok(Passed::On(prefix, body)) => (prefix, body),
+            Ok(Passed::Away(filter)) => {
+                self.discard(arrival, trace).await;
+                self.service.figures.discarded.add_one();
+                tracing::info!(%trace, %id, client = %self.client(), filter, size, "discarded by a filter");
+                return (250, Enhanced(2, 0, 0), format!("Queued as {id}"));
+            }
+            Err(reply) => {
+                self.discard(arrival, trace).await;
+                return reply;
             }
         };
         let (remote, recipients) = (transaction.remote, transaction.recipients.len());

@@ -57,6 +57,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
         }
+        if !self.hooks_mail(&transaction).await? {
+            return Ok(());
+        }
         match (asked, terms.priority) {
             (Some(asked), Some(granted)) if asked != granted => {
                 // RFC 6710 7: X.3.6, the priority that counts first
@@ -171,16 +174,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         };
         let now = Instant::now();
         if self.service.confirmed.contains(&address, now) {
-            self.accept(address, rcpt, Route::Local);
-            return Ok(());
+            return self.accept(address, rcpt, Route::Local).await;
         }
         match self.service.backend.resolve(trace, &address).await {
             Ok(Resolution::Local(_)) => {
                 self.service.confirmed.insert(address.clone(), now);
-                self.accept(address, rcpt, Route::Local);
+                self.accept(address, rcpt, Route::Local).await?;
             }
             Ok(Resolution::Remote) if self.login.is_some() || self.may_relay() => {
-                self.accept(address, rcpt, Route::Remote);
+                self.accept(address, rcpt, Route::Remote).await?;
             }
             Ok(Resolution::Remote) => self.relaying_denied(trace, &address),
             Ok(Resolution::Unknown) => self.unknown(trace, &address).await?,
@@ -200,16 +202,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         Ok(())
     }
 
-    fn may_relay(&self) -> bool {
+    pub(super) fn may_relay(&self) -> bool {
         self.peer.may_relay && self.door.role == ListenerRole::Mx
     }
 
-    fn accept(&mut self, address: Address, rcpt: Rcpt, route: Route) {
+    async fn accept(&mut self, address: Address, rcpt: Rcpt, route: Route) -> Result<(), End> {
+        if !self.hooks_rcpt(&address, route).await? {
+            return Ok(());
+        }
         if let Some(transaction) = &mut self.transaction {
             transaction.add(address, rcpt, route);
         }
         self.counters.idle = self.counters.idle.saturating_sub(1);
         self.reply(250, Some(Enhanced(2, 1, 5)), "Recipient OK");
+        Ok(())
     }
 
     fn relaying_denied(&mut self, trace: TraceId, address: &Address) {

@@ -5,6 +5,8 @@ mod auth;
 mod command;
 mod data;
 mod envelope;
+mod hooked;
+mod hooks;
 mod input;
 mod reports;
 mod spool;
@@ -18,6 +20,7 @@ use crate::checks::Checks;
 use crate::clients::{Clients, Seat};
 use crate::config::{Limits, LineEndingPolicy, ListenerRole, TermsConfig, Timeouts, TlsMode};
 use crate::figures::Figures;
+use crate::hooks::Hooks;
 use crate::recipients::ConfirmedRecipients;
 use input::Input;
 use ipc::api::authd::Login;
@@ -44,6 +47,8 @@ pub struct Service<B> {
     pub confirmed: ConfirmedRecipients,
     /// What is counted.
     pub figures: Figures,
+    /// Present if there are filters.
+    pub hooks: Option<Hooks>,
     /// Present if there are certificates.
     pub tls: Option<TlsAcceptor>,
 }
@@ -148,6 +153,7 @@ pub struct Session<S, B> {
     secured: Option<Secured>,
     login: Option<Login>,
     transaction: Option<Box<Transaction>>,
+    hooks: Option<Box<hooks::Hooking>>,
     counters: Counters,
     trace: TraceId,
     ends: Option<Instant>,
@@ -186,6 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             secured: None,
             login: None,
             transaction: None,
+            hooks: None,
             counters: Counters::default(),
             trace: TraceId(rand::random()),
             ends,
@@ -204,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Err(end) => end,
         };
         self.drop_transaction().await;
+        self.hooks_close().await;
         self.service.figures.open.change(-1);
         let reason = match end {
             End::Said(reason) => {
@@ -222,6 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         if self.door.tls == TlsMode::Implicit {
             self.handshake().await?;
         }
+        self.hooks_connect().await?;
         let name = if self.door.role == ListenerRole::Lmtp {
             "LMTP"
         } else {

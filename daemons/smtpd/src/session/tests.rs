@@ -204,6 +204,7 @@ impl Client {
             policy,
             clients: Arc::default(),
             confirmed: ConfirmedRecipients::default(),
+            hooks: None,
             figures: Figures::default(),
             tls,
         });
