@@ -12,16 +12,19 @@
 //! What comes to `mx` listeners from strangers is checked for its sender: SPF, DKIM, DMARC, ARC and the client's name, whose
 //! results it writes into Authentication-Results; fields that claim to be that are taken out (`[smtpd.checks]`).
 //!
+//! Strangers are also looked up in the lists of `[smtpd.dnslists]`, have to wait for their turn (`[smtpd.early]`), and everybody is weighed by limitd
+//! where its rules and greylisting need it; while that is away, mail goes on or waits as `limitd.away` says.
+//!
 //! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
-//! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures) and queued
-//! (commits). It sees the passwords of PLAIN and LOGIN for as long as
+//! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures), limitd
+//! (limits) and queued (commits). It sees the passwords of PLAIN and LOGIN for as long as
 //! authd takes to check them; SCRAM never shows them.
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
 //! codes), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531
 //! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS), 4865 (FUTURERELEASE), 6710 (MT-PRIORITY), 2852 (DELIVERBY); the PROXY
 //! protocol, versions 1 and 2; 7208 (SPF), 6376, 8301 and 8463 (DKIM), 7489 and 9989 (DMARC), 8617 (ARC), 8601
-//! (Authentication-Results), 7372 (codes for them).
+//! (Authentication-Results), 7372 (codes for them), 5782 (lists in DNS).
 //!
 //! RECOVERY: sessions end with the process. What was not acknowledged is the client's to send again; a commit whose answer was
 //! lost is made again under the same id, and queued takes it once.
@@ -31,8 +34,11 @@ mod backend;
 mod checks;
 mod clients;
 mod config;
+mod dnslist;
+mod early;
 mod figures;
 mod header;
+mod limitd;
 mod listener;
 mod peers;
 mod recipients;
@@ -43,8 +49,10 @@ pub use checks::{
     Action, ChecksConfig, DmarcAction, Opinion, Preset, Question, Rule, Temporary, opinion,
 };
 pub use config::{
-    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, TermsConfig, Timeouts, TlsMode,
+    Config, EarlyAction, EarlyConfig, Limits, LineEndingPolicy, ListenerConfig, ListenerRole,
+    TermsConfig, Timeouts, TlsMode,
 };
+pub use dnslist::{Ask, DnsList, DnsLists, DnsListsConfig, Kind, ListAction, When};
 
 use clients::Clients;
 use listener::{Networks, Serving};
@@ -91,6 +99,9 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
             )));
         }
     }
+    if let Some(fault) = config.dnslists.fault() {
+        return Err(Failure::new(format!("smtpd.dnslists: {fault}")));
+    }
     if let Some(fault) = config.terms.fault() {
         return Err(Failure::new(format!("smtpd.terms: {fault}")));
     }
@@ -104,7 +115,7 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
         .collect();
     Ok(Needs {
         listen,
-        dns_ports: config.checks.dns_ports(),
+        dns_ports: config.checks.dns_ports(!config.dnslists.list.is_empty()),
         ..Needs::default()
     })
 }
@@ -116,6 +127,7 @@ fn serving(
     backend: Peers,
     clients: Arc<Clients>,
     tls: Option<TlsAcceptor>,
+    asked: Option<limitd::Asked>,
 ) -> Result<Serving<Peers>, Failure> {
     let hostname = config.hostname.as_deref().unwrap_or(suite).to_owned();
     let postmaster = Address::new("postmaster", &hostname)
@@ -140,6 +152,12 @@ fn serving(
             authserv_id,
             checks,
             terms: config.terms.clone(),
+            asked,
+            lists: (!config.dnslists.list.is_empty()).then(|| session::ListPolicy {
+                when: config.dnslists.when,
+                reachable: config.dnslists.reachable.clone(),
+            }),
+            early: config.early.clone(),
         },
         clients,
         confirmed: recipients::ConfirmedRecipients::default(),
@@ -170,6 +188,15 @@ pub fn judge(checks: &ChecksConfig, hostname: &str) -> Result<Option<mailauth::J
         .map_err(|error| Failure::new(format!("smtpd.checks.nameservers: {error}")))
 }
 
+/// Who asks lists in DNS; `None` if there are none.
+///
+/// # Errors
+/// No resolver can be made of these settings.
+pub fn lists(config: &Config) -> Result<Option<DnsLists>, Failure> {
+    DnsLists::new(&config.dnslists, &config.checks.nameservers)
+        .map_err(|error| Failure::new(format!("smtpd.dnslists: {error}")))
+}
+
 /// Runs until it is told to stop and the sessions have ended.
 ///
 /// # Errors
@@ -196,12 +223,26 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     let clients = Arc::new(Clients::default());
     let back_ends = (start.client(Role::Authd), start.client(Role::Queued));
     let seats = Arc::clone(&clients);
-    let prepare = move |config: &Config, suite: &str| {
+    // A connection is only kept to a daemon that runs.
+    let counter = start
+        .enabled(Role::Limitd)
+        .then(|| start.client(Role::Limitd));
+    let section: limitd::Section = start.section(Role::Limitd.name())?;
+    let prepare = move |config: &Config, suite: &str, section: &limitd::Section| {
         let judge = judge(&config.checks, config.hostname.as_deref().unwrap_or(suite))?;
-        let peers = Peers::new(back_ends.0.clone(), back_ends.1.clone(), judge);
-        serving(config, suite, peers, Arc::clone(&seats), tls.clone()).map(Arc::new)
+        let limitd = counter.clone().map(limitd::Limitd::new);
+        let asked = section.asked().filter(|_| limitd.is_some());
+        let lists = lists(config)?;
+        let peers = Peers::new(
+            back_ends.0.clone(),
+            back_ends.1.clone(),
+            judge,
+            lists,
+            limitd,
+        );
+        serving(config, suite, peers, Arc::clone(&seats), tls.clone(), asked).map(Arc::new)
     };
-    let (change, serving) = watch::channel(prepare(&config, &suite)?);
+    let (change, serving) = watch::channel(prepare(&config, &suite, &section)?);
     let mut documents = start.documents();
     start.fact("connections", move || clients.connections().to_string());
     let stopping = start.stopping();
@@ -226,7 +267,10 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
             let document = Arc::clone(&documents.borrow_and_update());
             let new = document
                 .section(Role::Smtpd.name())
-                .and_then(|config: Config| prepare(&config, &document.suite()?.hostname));
+                .and_then(|config: Config| {
+                    let section = document.section(Role::Limitd.name())?;
+                    prepare(&config, &document.suite()?.hostname, &section)
+                });
             match new {
                 Ok(new) => drop(change.send_replace(new)),
                 Err(error) => tracing::error!(%error, "the section [smtpd] stays as it was"),

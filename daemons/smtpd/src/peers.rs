@@ -2,7 +2,10 @@
 
 use crate::backend::Backend;
 use crate::checks::Evidence;
+use crate::dnslist::{DnsLists, Standing, Stranger};
+use crate::limitd::Limitd;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
+use ipc::api::limitd::{Weigh, Weighed};
 use ipc::api::queued::{CloseSpool, Commit, OpenSpool, ReserveIds, ReservedIds, SpoolSlot};
 use ipc::{Client, Fault, FaultKind};
 use std::fs::File;
@@ -23,16 +26,28 @@ pub struct Peers {
     queued: Client,
     /// `None` if nothing is checked.
     judge: Option<mailauth::Judge>,
+    /// `None` if there are none.
+    lists: Option<DnsLists>,
+    /// `None` if nothing is weighed.
+    limitd: Option<Limitd>,
     ids: Mutex<Option<(u64, u64)>>,
 }
 
 impl Peers {
     /// Calls through these connections.
-    pub fn new(authd: Client, queued: Client, judge: Option<mailauth::Judge>) -> Self {
+    pub fn new(
+        authd: Client,
+        queued: Client,
+        judge: Option<mailauth::Judge>,
+        lists: Option<DnsLists>,
+        limitd: Option<Limitd>,
+    ) -> Self {
         Self {
             authd,
             queued,
             judge,
+            lists,
+            limitd,
             ids: Mutex::default(),
         }
     }
@@ -117,6 +132,26 @@ impl Backend for Peers {
         match &self.judge {
             Some(judge) => judge.judge(client, &evidence.header, evidence.hashes).await,
             None => mailauth::Report::default(),
+        }
+    }
+
+    async fn standing(&self, of: Stranger, only_client: bool) -> Standing {
+        match &self.lists {
+            Some(lists) => lists.standing(of, only_client).await,
+            None => Standing::default(),
+        }
+    }
+
+    async fn weigh(&self, trace: TraceId, weigh: &Weigh) -> Result<Weighed, Fault> {
+        match &self.limitd {
+            Some(limitd) => limitd.weigh(trace, weigh).await,
+            None => Err(Fault::new(FaultKind::Temporary, "limitd is not asked")),
+        }
+    }
+
+    async fn give_back(&self, trace: TraceId, weigh: Weigh) {
+        if let Some(limitd) = &self.limitd {
+            limitd.give_back(trace, weigh).await;
         }
     }
 

@@ -57,6 +57,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
         }
+        if self.weigh_mail(&transaction).await {
+            return Ok(());
+        }
         match (asked, terms.priority) {
             (Some(asked), Some(granted)) if asked != granted => {
                 // RFC 6710 7: X.3.6, the priority that counts first
@@ -171,16 +174,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         };
         let now = Instant::now();
         if self.service.confirmed.contains(&address, now) {
-            self.accept(address, rcpt, Route::Local);
+            self.admit(address, rcpt, Route::Local).await;
             return Ok(());
         }
         match self.service.backend.resolve(trace, &address).await {
             Ok(Resolution::Local(_)) => {
                 self.service.confirmed.insert(address.clone(), now);
-                self.accept(address, rcpt, Route::Local);
+                self.admit(address, rcpt, Route::Local).await;
             }
             Ok(Resolution::Remote) if self.login.is_some() || self.may_relay() => {
-                self.accept(address, rcpt, Route::Remote);
+                self.admit(address, rcpt, Route::Remote).await;
             }
             Ok(Resolution::Remote) => self.relaying_denied(trace, &address),
             Ok(Resolution::Unknown) => self.unknown(trace, &address).await?,
@@ -204,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         self.peer.may_relay && self.door.role == ListenerRole::Mx
     }
 
-    fn accept(&mut self, address: Address, rcpt: Rcpt, route: Route) {
+    pub(super) fn accept(&mut self, address: Address, rcpt: Rcpt, route: Route) {
         if let Some(transaction) = &mut self.transaction {
             transaction.add(address, rcpt, route);
         }
@@ -238,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         let text = format!("{address}: no such address here");
         self.reply(550, Some(Enhanced(5, 1, 1)), &text);
+        self.weigh_unknown(trace, address).await?;
         let crowded = limits.unknown_per_address > 0 && of_address >= limits.unknown_per_address;
         if self.counters.unknown >= limits.unknown_per_session.max(1) || crowded {
             return self.abuse(Enhanced(4, 7, 0), "Too many unknown recipients");
