@@ -238,6 +238,8 @@ impl Client {
             early: config.early,
         };
         policy.limits.unknown_delay_ms = 0;
+        // Most tests say all at once; `early` is about those who must not.
+        policy.early.pipelining = crate::config::EarlyAction::Allow;
         change(&mut policy);
         let memory = Arc::new(Memory::default());
         let mode = if tls.is_some() {

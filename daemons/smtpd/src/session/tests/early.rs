@@ -28,14 +28,14 @@ async fn who_does_not_wait_for_an_answer_is_cut_off() {
         "EHLO client.example\r\nMAIL FROM:<a@b.example>\r\n",
         "HELO client.example\r\nRSET\r\n",
     ] {
-        let mut client = Client::connect(ListenerRole::Mx, |_| {});
+        let mut client = Client::connect(ListenerRole::Mx, strict);
         client.expect("220").await;
         client.say(group).await;
         client.expect(cut).await;
         client.expect("CLOSED").await;
     }
     // Groups are for those who were offered them.
-    let mut client = Client::connect(ListenerRole::Mx, |_| {});
+    let mut client = Client::connect(ListenerRole::Mx, strict);
     client.expect("220").await;
     client.ask("HELO client.example\r\n", "250").await;
     client
@@ -43,14 +43,18 @@ async fn who_does_not_wait_for_an_answer_is_cut_off() {
         .await;
     client.expect(cut).await;
     // The message does not come before 354.
-    let mut client = Client::ready(ListenerRole::Mx).await;
+    let mut client = Client::connect(ListenerRole::Mx, strict);
+    client.expect("220").await;
+    client.ask("EHLO client.example\r\n", "250").await;
     client.ask("MAIL FROM:<a@b.example>\r\n", "250").await;
     client.ask("RCPT TO:<jane@example.org>\r\n", "250").await;
     client.say("DATA\r\nSubject: x\r\n\r\nx\r\n.\r\n").await;
     client.expect(cut).await;
     assert!(client.commits().is_empty());
     // A group as it should be, and one that is only logged.
-    let mut client = Client::ready(ListenerRole::Mx).await;
+    let mut client = Client::connect(ListenerRole::Mx, strict);
+    client.expect("220").await;
+    client.ask("EHLO client.example\r\n", "250").await;
     client
         .say("MAIL FROM:<a@b.example>\r\nRCPT TO:<jane@example.org>\r\nDATA\r\n")
         .await;
@@ -64,6 +68,10 @@ async fn who_does_not_wait_for_an_answer_is_cut_off() {
     client.say("EHLO client.example\r\nNOOP\r\n").await;
     client.expect("250").await;
     client.expect("250 2.0.0").await;
+}
+
+fn strict(policy: &mut Policy) {
+    policy.early.pipelining = EarlyAction::Refuse;
 }
 
 fn listed(client: &Client, action: ListAction, code: u16) {
