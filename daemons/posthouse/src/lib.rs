@@ -117,6 +117,8 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::Alias(command) => command::alias::run(&suite, command).await,
         Command::Group(command) => command::group::run(&suite, command).await,
         Command::AppPassword(command) => command::app_password::run(&suite, command).await,
+        Command::Limit(command) => command::limit::run(&suite, command).await,
+        Command::Greylist(command) => command::greylist::run(&suite, command).await,
         Command::Block(command) => command::block::run(&suite, command).await,
         Command::Dkim(command) => command::dkim::run(&suite, command).await,
         Command::Certificate(command) => command::certificate::run(&suite, command).await,

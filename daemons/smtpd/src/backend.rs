@@ -1,7 +1,9 @@
 //! The daemons behind smtpd, as the session sees them.
 
 use crate::checks::Evidence;
+use crate::dnslist::{Standing, Stranger};
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, Resolution};
+use ipc::api::limitd::{Weigh, Weighed};
 use ipc::api::queued::{Commit, SpoolSlot};
 use ipc::{Fault, FaultKind, Operation};
 use std::fs::File;
@@ -76,6 +78,19 @@ pub trait Backend: Send + Sync + 'static {
         client: &mailauth::Client<'_>,
         evidence: Evidence,
     ) -> impl Future<Output = mailauth::Report> + Send;
+
+    /// What lists in DNS say of a stranger. Called only if there are any; takes no longer than `smtpd.dnslists.timeout`.
+    fn standing(&self, of: Stranger, only_client: bool) -> impl Future<Output = Standing> + Send;
+
+    /// Whether a client may go on, as far as limitd tells. Called only if rules or greylisting need it.
+    fn weigh(
+        &self,
+        trace: TraceId,
+        weigh: &Weigh,
+    ) -> impl Future<Output = Result<Weighed, Fault>> + Send;
+
+    /// What was weighed did not come to be.
+    fn give_back(&self, trace: TraceId, weigh: Weigh) -> impl Future<Output = ()> + Send;
 
     /// Hands the message over. `Ok` means that it survives.
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<(), Fault>> + Send;

@@ -1,6 +1,7 @@
 //! The section `[smtpd]`.
 
 use crate::checks::ChecksConfig;
+use crate::dnslist::DnsListsConfig;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -122,12 +123,17 @@ impl Default for Limits {
 pub struct Timeouts {
     /// For the PROXY header and the TLS handshake, each.
     pub handshake_s: u64,
-    /// For the next command.
+    /// For the next command, to its end.
     pub command_s: u64,
     /// For the next octets of a message.
     pub data_s: u64,
-    /// For a whole message.
+    /// For a whole message, in however many chunks it comes.
     pub message_s: u64,
+    /// Octets a second that a message must bring on average over any `data_window_s`; 0 is no minimum. 64: a tenth of the slowest
+    /// mobile link.
+    pub data_rate: u64,
+    /// Seconds.
+    pub data_window_s: u64,
     /// For the client to take a reply.
     pub write_s: u64,
     /// For a whole session; 0 is no limit.
@@ -141,6 +147,8 @@ impl Default for Timeouts {
             command_s: 300,
             data_s: 180,
             message_s: 3600,
+            data_rate: 64,
+            data_window_s: 300,
             write_s: 120,
             session_s: 14_400,
         }
@@ -215,6 +223,34 @@ impl TermsConfig {
     }
 }
 
+/// What is done with a client that does not wait for its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EarlyAction {
+    /// It is answered 554, and the connection is closed.
+    #[default]
+    Refuse,
+    /// It is logged.
+    Log,
+    /// Nothing.
+    Allow,
+}
+
+/// `[smtpd.early]`: strangers that speak before their turn, as mail servers do not. It is not about `trusted_networks`,
+/// `relay_networks`, logins and implicit TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EarlyConfig {
+    /// Octets before the greeting: `refuse` (default), `log` or `allow`.
+    pub before_greeting: EarlyAction,
+    /// How long strangers wait for the greeting, in milliseconds, up to 60,000: programs that send spam often do not. 0: it is
+    /// only looked whether something is there already.
+    pub greeting_delay_ms: u64,
+    /// Commands behind EHLO, DATA and others that must be the last of a group (RFC 2920), or groups without EHLO: `refuse`
+    /// (default), `log` or `allow`.
+    pub pipelining: EarlyAction,
+}
+
 /// Where smtpd listens, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,6 +293,10 @@ pub struct Config {
     pub mechanisms: Vec<String>,
     /// `[smtpd.checks]`
     pub checks: ChecksConfig,
+    /// `[smtpd.dnslists]`
+    pub dnslists: DnsListsConfig,
+    /// `[smtpd.early]`
+    pub early: EarlyConfig,
     /// `[smtpd.limits]`
     pub limits: Limits,
     /// `[smtpd.timeouts]`
@@ -300,6 +340,8 @@ impl Default for Config {
                 .map(str::to_owned)
                 .to_vec(),
             checks: ChecksConfig::default(),
+            dnslists: DnsListsConfig::default(),
+            early: EarlyConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             terms: TermsConfig::default(),

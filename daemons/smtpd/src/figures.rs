@@ -22,6 +22,16 @@ pub struct Figures {
     pub unknown: Counter,
     /// Recipients elsewhere, for a client that may not relay.
     pub relaying: Counter,
+    /// Clients, senders, recipients and messages that a limit stopped.
+    pub limited: Counter,
+    /// Strangers on a list in DNS that were stopped for it.
+    pub listed: Counter,
+    /// Clients that did not wait for their turn.
+    pub early: Counter,
+    /// Clients that spoke another protocol.
+    pub foreign: Counter,
+    /// Messages that came too slowly.
+    pub slow: Counter,
     /// Logins that succeeded.
     pub logins: Counter,
     /// Logins that failed.
@@ -79,6 +89,17 @@ impl Default for Figures {
                 "smtpd_recipients_refused_total{reason=\"relaying\"}",
                 "Recipients refused",
             ),
+            limited: counter("smtpd_limited_total", "What limits and greylisting stopped"),
+            listed: counter("smtpd_listed_total", "What lists in DNS stopped"),
+            early: counter(
+                "smtpd_out_of_turn_total",
+                "Clients that did not wait for their turn",
+            ),
+            foreign: counter(
+                "smtpd_other_protocol_total",
+                "Clients that spoke another protocol",
+            ),
+            slow: counter("smtpd_too_slow_total", "Messages that came too slowly"),
             logins: counter("smtpd_logins_total{result=\"ok\"}", "Logins"),
             failed_logins: counter("smtpd_logins_total{result=\"failed\"}", "Logins"),
             discarded: counter("smtpd_discarded_total", "Messages that filters threw away"),

@@ -12,17 +12,20 @@
 //! What comes to `mx` listeners from strangers is checked for its sender: SPF, DKIM, DMARC, ARC and the client's name, whose
 //! results it writes into Authentication-Results; fields that claim to be that are taken out (`[smtpd.checks]`).
 //!
+//! Strangers are also looked up in the lists of `[smtpd.dnslists]`, have to wait for their turn (`[smtpd.early]`), and everybody is weighed by limitd
+//! where its rules and greylisting need it; while that is away, mail goes on or waits as `limitd.away` says.
+//!
 //! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
 //! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures), queued
-//! (commits), reportd (Judged: what the checks found, later and never waited for) and, where filters are configured, hookd (what they say
-//! and change). It sees the passwords of PLAIN and LOGIN for as long as
+//! (commits), limitd (Weigh: limits), reportd (Judged: what the checks found, later and never waited for) and, where filters are
+//! configured, hookd (what they say and change). It sees the passwords of PLAIN and LOGIN for as long as
 //! authd takes to check them; SCRAM never shows them.
 //!
 //! STANDARDS: RFC 5321 (SMTP), 6409 (submission), 8314 (implicit TLS), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced
 //! codes), 2920 (PIPELINING), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531
 //! (SMTPUTF8), 8689 (REQUIRETLS), 9422 (LIMITS), 4865 (FUTURERELEASE), 6710 (MT-PRIORITY), 2852 (DELIVERBY); the PROXY
 //! protocol, versions 1 and 2; 7208 (SPF), 6376, 8301 and 8463 (DKIM), 7489 and 9989 (DMARC), 8617 (ARC), 8601
-//! (Authentication-Results), 7372 (codes for them).
+//! (Authentication-Results), 7372 (codes for them), 5782 (lists in DNS).
 //!
 //! RECOVERY: sessions end with the process. What was not acknowledged is the client's to send again; a commit whose answer was
 //! lost is made again under the same id, and queued takes it once.
@@ -32,13 +35,17 @@ mod backend;
 mod checks;
 mod clients;
 mod config;
+mod dnslist;
+mod early;
 mod figures;
 mod header;
 mod hooks;
+mod limitd;
 mod listener;
 mod peers;
 mod recipients;
 mod reports;
+mod serving;
 mod session;
 mod trace_header;
 
@@ -46,18 +53,18 @@ pub use checks::{
     Action, ChecksConfig, DmarcAction, Opinion, Preset, Question, Rule, Temporary, opinion,
 };
 pub use config::{
-    Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, TermsConfig, Timeouts, TlsMode,
+    Config, EarlyAction, EarlyConfig, Limits, LineEndingPolicy, ListenerConfig, ListenerRole,
+    TermsConfig, Timeouts, TlsMode,
 };
+pub use dnslist::{Ask, DnsList, DnsLists, DnsListsConfig, Kind, ListAction, When};
 
 use clients::Clients;
-use listener::{Networks, Serving};
-use peers::Peers;
-use runtime::{Document, Failure, Listen, Needs, Setting, Start};
-use session::{Door, Policy, Service};
+use runtime::{Failure, Listen, Needs, Setting, Start};
+use serving::Surroundings;
+use session::Door;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
-use types::{Address, Role};
+use types::Role;
 
 /// What smtpd needs from its surroundings: its listeners.
 ///
@@ -94,6 +101,9 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
             )));
         }
     }
+    if let Some(fault) = config.dnslists.fault() {
+        return Err(Failure::new(format!("smtpd.dnslists: {fault}")));
+    }
     if let Some(fault) = config.terms.fault() {
         return Err(Failure::new(format!("smtpd.terms: {fault}")));
     }
@@ -107,62 +117,8 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
         .collect();
     Ok(Needs {
         listen,
-        dns_ports: config.checks.dns_ports(),
+        dns_ports: config.checks.dns_ports(!config.dnslists.list.is_empty()),
         ..Needs::default()
-    })
-}
-
-/// What sessions are served by under this configuration. Listeners are not part of it: those stay as they are.
-fn serving(
-    config: &Config,
-    suite: &str,
-    hooks: Option<hooks::Hooks>,
-    backend: Peers,
-    clients: Arc<Clients>,
-    tls: Option<TlsAcceptor>,
-    reports: Option<Arc<reports::Reports>>,
-) -> Result<Serving<Peers>, Failure> {
-    let hostname = config.hostname.as_deref().unwrap_or(suite).to_owned();
-    let postmaster = Address::new("postmaster", &hostname)
-        .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
-    let mut checks = checks::Checks::new(&config.checks)?;
-    if let Some(checks) = &mut checks {
-        checks.reports = reports;
-    }
-    let authserv_id = match config.checks.authserv_id.as_str() {
-        "" => hostname.as_str(),
-        own => own,
-    };
-    let authserv_id = authserv_id.into();
-    let service = Service {
-        backend,
-        policy: Policy {
-            hostname,
-            postmaster,
-            limits: config.limits.clone(),
-            timeouts: config.timeouts.clone(),
-            line_endings: config.line_endings,
-            check_from: config.check_from,
-            auth_without_tls: config.auth_without_tls,
-            mechanisms: config.mechanisms.clone(),
-            authserv_id,
-            checks,
-            terms: config.terms.clone(),
-        },
-        clients,
-        confirmed: recipients::ConfirmedRecipients::default(),
-        figures: figures::Figures::default(),
-        hooks,
-        tls,
-    };
-    let networks = Networks {
-        proxy: config.proxy_networks.clone(),
-        trusted: config.trusted_networks.clone(),
-        relay: config.relay_networks.clone(),
-    };
-    Ok(Serving {
-        service: Arc::new(service),
-        networks: Arc::new(networks),
     })
 }
 
@@ -177,6 +133,15 @@ pub fn judge(checks: &ChecksConfig, hostname: &str) -> Result<Option<mailauth::J
     mailauth::Judge::new(&checks.nameservers, checks.limits.clone(), hostname)
         .map(Some)
         .map_err(|error| Failure::new(format!("smtpd.checks.nameservers: {error}")))
+}
+
+/// Who asks lists in DNS; `None` if there are none.
+///
+/// # Errors
+/// No resolver can be made of these settings.
+pub fn lists(config: &Config) -> Result<Option<DnsLists>, Failure> {
+    DnsLists::new(&config.dnslists, &config.checks.nameservers)
+        .map_err(|error| Failure::new(format!("smtpd.dnslists: {error}")))
 }
 
 /// Runs until it is told to stop and the sessions have ended.
@@ -202,24 +167,20 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         None
     };
     let clients = Arc::new(Clients::default());
-    let back_ends = (start.client(Role::Authd), start.client(Role::Queued));
-    let hookd = start
-        .enabled(Role::Hookd)
-        .then(|| start.client(Role::Hookd));
-    let seats = Arc::clone(&clients);
-    let gathered = reports::start(&start)?;
-    let prepare = move |config: &Config, document: &Document| {
-        let suite = &document.suite()?.hostname;
-        let judge = judge(&config.checks, config.hostname.as_deref().unwrap_or(suite))?;
-        let hooks = hooks::Hooks::new(document)?.filter(|_| hookd.is_some());
-        let (authd, queued) = (back_ends.0.clone(), back_ends.1.clone());
-        let peers = Peers::new(authd, queued, hookd.clone(), judge);
-        let (seats, gathered) = (Arc::clone(&seats), gathered.clone());
-        serving(config, suite, hooks, peers, seats, tls.clone(), gathered).map(Arc::new)
+    // A connection is only kept to a daemon that runs.
+    let running = |role: Role| start.enabled(role).then(|| start.client(role));
+    let surroundings = Surroundings {
+        authd: start.client(Role::Authd),
+        queued: start.client(Role::Queued),
+        limitd: running(Role::Limitd),
+        hookd: running(Role::Hookd),
+        reports: reports::start(&start)?,
+        clients: Arc::clone(&clients),
+        tls,
     };
     let mut documents = start.documents();
-    let document = Arc::clone(&documents.borrow());
-    let (change, serving) = watch::channel(prepare(&config, &document)?);
+    let first = surroundings.serving(&documents.borrow())?;
+    let (change, serving) = watch::channel(first);
     start.fact("connections", move || clients.connections().to_string());
     let stopping = start.stopping();
     let served = start.serve(ipc::Router::new(Role::Smtpd));
@@ -241,10 +202,7 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     tokio::spawn(async move {
         while documents.changed().await.is_ok() {
             let document = Arc::clone(&documents.borrow_and_update());
-            let new = document
-                .section(Role::Smtpd.name())
-                .and_then(|config: Config| prepare(&config, &document));
-            match new {
+            match surroundings.serving(&document) {
                 Ok(new) => drop(change.send_replace(new)),
                 Err(error) => tracing::error!(%error, "the section [smtpd] stays as it was"),
             }

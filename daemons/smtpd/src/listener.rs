@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::clients::{Allowance, Crowded};
+use crate::early;
 use crate::session::{Door, Peer, Service, Session};
 use runtime::{Listener, Socket};
 use std::net::IpAddr;
@@ -72,6 +73,7 @@ pub async fn accept<B: Backend>(
                     address: None,
                     may_relay: false,
                     trusted: true,
+                    early: false,
                 };
                 sessions.spawn(Box::pin(
                     Session::new(service, door, peer, Some(seat), stream, stopping.clone())
@@ -176,10 +178,13 @@ async fn tcp<B: Backend>(
             return;
         }
     };
+    let may_relay = within(&networks.relay, address);
+    let stranger = !trusted && !may_relay;
     let peer = Peer {
         address: Some(address),
-        may_relay: within(&networks.relay, address),
+        may_relay,
         trusted,
+        early: stranger && early::talks(&stream, door.tls, &service.policy.early).await,
     };
     // Behind a proxy the port is the proxy's.
     let port = stream

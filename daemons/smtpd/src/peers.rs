@@ -2,7 +2,10 @@
 
 use crate::backend::Backend;
 use crate::checks::Evidence;
+use crate::dnslist::{DnsLists, Standing, Stranger};
+use crate::limitd::Limitd;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
+use ipc::api::limitd::{Weigh, Weighed};
 use ipc::api::queued::{
     CloseSpool, Commit, OpenSpool, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
 };
@@ -29,6 +32,10 @@ pub struct Peers {
     hookd: Option<Client>,
     /// `None` if nothing is checked.
     judge: Option<mailauth::Judge>,
+    /// `None` if there are none.
+    lists: Option<DnsLists>,
+    /// `None` if nothing is weighed.
+    limitd: Option<Limitd>,
     ids: Mutex<Option<(u64, u64)>>,
 }
 
@@ -39,12 +46,16 @@ impl Peers {
         queued: Client,
         hookd: Option<Client>,
         judge: Option<mailauth::Judge>,
+        lists: Option<DnsLists>,
+        limitd: Option<Limitd>,
     ) -> Self {
         Self {
             authd,
             queued,
             hookd,
             judge,
+            lists,
+            limitd,
             ids: Mutex::default(),
         }
     }
@@ -154,6 +165,26 @@ impl Backend for Peers {
         match &self.judge {
             Some(judge) => judge.judge(client, &evidence.header, evidence.hashes).await,
             None => mailauth::Report::default(),
+        }
+    }
+
+    async fn standing(&self, of: Stranger, only_client: bool) -> Standing {
+        match &self.lists {
+            Some(lists) => lists.standing(of, only_client).await,
+            None => Standing::default(),
+        }
+    }
+
+    async fn weigh(&self, trace: TraceId, weigh: &Weigh) -> Result<Weighed, Fault> {
+        match &self.limitd {
+            Some(limitd) => limitd.weigh(trace, weigh).await,
+            None => Err(Fault::new(FaultKind::Temporary, "limitd is not asked")),
+        }
+    }
+
+    async fn give_back(&self, trace: TraceId, weigh: Weigh) {
+        if let Some(limitd) = &self.limitd {
+            limitd.give_back(trace, weigh).await;
         }
     }
 

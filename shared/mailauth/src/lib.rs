@@ -88,16 +88,26 @@ fn no_tls() -> rustls::ClientConfig {
     .with_no_client_auth()
 }
 
+/// A resolver for a daemon that may read no file: as [`dns::resolver`] makes one, without any certificates.
+///
+/// # Errors
+/// If it cannot be made of these settings.
+pub fn resolver(
+    nameservers: &[SocketAddr],
+    timeout: Duration,
+) -> Result<hickory_resolver::TokioResolver, String> {
+    let mut builder = dns::builder(nameservers).with_tls_config(no_tls());
+    dns::tune(builder.options_mut(), timeout);
+    builder.build().map_err(|error| error.to_string())
+}
+
 impl Judge {
     /// One that asks these name servers, or the system's if there are none, and calls this host by that name (`%{r}` of SPF).
     ///
     /// # Errors
     /// If no resolver can be made of these settings.
     pub fn new(nameservers: &[SocketAddr], limits: Limits, hostname: &str) -> Result<Self, String> {
-        let each = Duration::from_secs(limits.dns_timeout);
-        let mut builder = dns::builder(nameservers).with_tls_config(no_tls());
-        dns::tune(builder.options_mut(), each);
-        let resolver = builder.build().map_err(|error| error.to_string())?;
+        let resolver = resolver(nameservers, Duration::from_secs(limits.dns_timeout))?;
         Ok(Self {
             authenticator: MessageAuthenticator(resolver),
             limits,

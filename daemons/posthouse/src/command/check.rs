@@ -72,6 +72,7 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
             findings.warn("dns", "not looked at (--offline)");
         } else {
             dns(&mut findings, &suite, place).await;
+            check_parts::dns_lists(&mut findings, place).await;
         }
     }
     report(&findings, json)

@@ -2,6 +2,7 @@
 
 use super::check::Findings;
 use crate::connect::{Place, Suite};
+use crate::failure::Failure;
 use crate::mailstore::MailStore;
 use ipc::api::control;
 use ipc::api::indexd::IndexStatus;
@@ -57,6 +58,26 @@ pub(crate) async fn filters(findings: &mut Findings, suite: &Suite) {
                 ),
             ),
             _ => findings.fine("filters", format!("{} ({}) answers", row.name, row.kind)),
+        }
+    }
+}
+
+/// Lists in DNS have the entries that every list has (RFC 5782 5), and not all others.
+pub(crate) async fn dns_lists(findings: &mut Findings, place: &Place) {
+    let Ok(config) = place.document().and_then(|document| {
+        let section = document.section::<smtpd::Config>("smtpd");
+        section.map_err(|error| Failure::new(error.to_string()))
+    }) else {
+        return;
+    };
+    // What is wrong with the settings is said elsewhere.
+    let Ok(Some(lists)) = smtpd::lists(&config) else {
+        return;
+    };
+    for (zone, result) in lists.probe().await {
+        match result {
+            Ok(()) => findings.fine("dnslist", format!("{zone} answers")),
+            Err(error) => findings.error("dnslist", format!("{zone}: {error}")),
         }
     }
 }

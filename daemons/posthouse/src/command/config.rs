@@ -63,6 +63,7 @@ fn sections(document: &Document) -> Result<(), runtime::Failure> {
         .chain(["local".to_owned()])
         .collect();
     queued::check_rules(&document.section("queued")?, &routes, &listeners)?;
+    limitd::check_listeners(&document.section("limitd")?, &listeners)?;
     document.only(&known)
 }
 

@@ -154,9 +154,9 @@ impl Default for ChecksConfig {
 }
 
 impl ChecksConfig {
-    /// The ports of the name servers.
-    pub(crate) fn dns_ports(&self) -> Vec<u16> {
-        if !self.enabled {
+    /// The ports of the name servers; `others`: somebody else asks them too.
+    pub(crate) fn dns_ports(&self, others: bool) -> Vec<u16> {
+        if !self.enabled && !others {
             return Vec::new();
         }
         if self.nameservers.is_empty() {

@@ -1,9 +1,11 @@
 //! A message as it arrives: in memory while it is small, in queued's file beyond that.
 
+use super::pace::Pace;
 use super::spool::{PIECE, Spool};
 use crate::checks::Evidence;
 use crate::header::{Header, Removal};
 use smtp::LineEndings;
+use std::time::Instant;
 use types::{Body, Octets};
 
 /// What has arrived of a message.
@@ -20,6 +22,8 @@ pub(crate) struct Arrival {
     /// Received, what is over the limit included.
     received: u64,
     limit: u64,
+    /// The time that it has.
+    pub(crate) pace: Pace,
     /// Only for BDAT: DATA's decoder watches lines itself.
     pub(crate) endings: LineEndings,
     /// The From fields' octets, kept from the header.
@@ -31,7 +35,7 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     /// Nothing yet; `limit` is the message's largest size, `judged` whether its sender will be checked.
-    pub(crate) fn new(removal: Removal, limit: u64, judged: bool) -> Self {
+    pub(crate) fn new(removal: Removal, limit: u64, judged: bool, pace: Pace) -> Self {
         Self {
             octets: Vec::new(),
             header: None,
@@ -40,6 +44,7 @@ impl Arrival {
             spooled: 0,
             received: 0,
             limit,
+            pace,
             endings: LineEndings::default(),
             from: Vec::new(),
             judged,
@@ -58,6 +63,11 @@ impl Arrival {
     /// Whether it is over the limit.
     pub(crate) fn too_large(&self) -> bool {
         self.received > self.limit
+    }
+
+    /// Whether it has come too slowly, or takes too long.
+    pub(crate) fn is_slow(&mut self, now: Instant) -> bool {
+        self.pace.is_slow(self.received, now) || self.pace.is_over(now)
     }
 
     /// Octets received.

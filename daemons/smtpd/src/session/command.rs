@@ -24,8 +24,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         let command = match Command::parse(line) {
             Ok(command) => command,
-            Err(error) => return self.not_a_command(&error),
+            Err(error) => {
+                self.is_no_smtp(line)?;
+                return self.not_a_command(&error);
+            }
         };
+        self.in_turn(&command)?;
         self.hooks_line(line);
         match command {
             Command::Mail(mail) => self.mail(*mail).await?,

@@ -2,6 +2,7 @@
 
 use super::arrival::Arrival;
 use super::hooked::Passed;
+use super::pace::Pace;
 use super::spool::Spool;
 use super::transaction::Transaction;
 use super::{End, Session, input};
@@ -13,7 +14,7 @@ use crate::trace_header::{Received, With, now, push_date};
 use ipc::api::queued::{Commit, Origin, Right};
 use ipc::{Fault, FaultKind};
 use smtp::{DataDecoder, Newlines};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::{BodyType, Enhanced, Octets, QueueId, TraceId};
 
@@ -51,8 +52,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             LineEndingPolicy::Repair => Newlines::Repair,
         };
         let mut decoder = DataDecoder::new(newlines);
+        let mut spare = self.pace();
         let mut trouble = None;
-        let until = Instant::now() + Timeouts::of(self.service.policy.timeouts.message_s);
         loop {
             let progress = decoder.decode(self.input.unread(), &mut |octets| arrival.push(octets));
             self.input.consume(progress.consumed);
@@ -65,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             if progress.done {
                 break;
             }
-            if let Err(end) = self.fill_message(until, arrival.received()).await {
+            if let Err(end) = self.fill_message(Some(&mut arrival), &mut spare).await {
                 let trace = self.trace;
                 self.discard(arrival, trace).await;
                 return Err(end);
@@ -80,6 +81,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
 
     /// RFC 3030 2
     pub(super) async fn bdat(&mut self, size: u64, last: bool) -> Result<(), End> {
+        // Many small chunks must not take longer than one.
+        if let Some(arrival) = self.transaction.as_mut().and_then(|t| t.arrival.as_mut())
+            && arrival.is_slow(Instant::now())
+        {
+            return self.too_slow();
+        }
         let fits = self
             .transaction
             .as_deref()
@@ -97,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             .as_deref()
             .is_some_and(|t| t.body == BodyType::Binary);
         let mut trouble = None;
-        let until = Instant::now() + Timeouts::of(self.service.policy.timeouts.message_s);
+        let mut spare = self.pace();
         let mut left = size;
         // The octets come whatever we think of them.
         while left > 0 {
@@ -122,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
             if left > 0
-                && let Err(end) = self.fill_message(until, size - left).await
+                && let Err(end) = self.fill_message(arrival.as_mut(), &mut spare).await
             {
                 if let Some(arrival) = arrival {
                     let trace = self.trace;
@@ -187,21 +194,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             claims: stranger.then(|| policy.authserv_id.clone()),
         };
         let judged = stranger && policy.checks.is_some() && self.door.role == ListenerRole::Mx;
-        Arrival::new(removal, policy.limits.message_bytes, judged)
+        Arrival::new(removal, policy.limits.message_bytes, judged, self.pace())
     }
 
-    /// Reads on in a message of which `received` octets have come: small ones are not worth a large buffer.
-    async fn fill_message(&mut self, until: Instant, received: u64) -> Result<usize, End> {
-        let limit = Timeouts::of(self.service.policy.timeouts.data_s);
-        let limit = limit
-            .min(until.saturating_duration_since(Instant::now()))
-            .max(Duration::from_millis(1));
+    fn pace(&self) -> Pace {
+        Pace::new(&self.service.policy.timeouts, Instant::now())
+    }
+
+    /// Reads on in a message, or in what nobody keeps, which has `spare`: small messages are not worth a large buffer.
+    async fn fill_message(
+        &mut self,
+        arrival: Option<&mut Arrival>,
+        spare: &mut Pace,
+    ) -> Result<usize, End> {
+        let now = Instant::now();
+        let (received, left, slow) = match arrival {
+            Some(arrival) => (
+                arrival.received(),
+                arrival.pace.left(now),
+                arrival.is_slow(now),
+            ),
+            None => (0, spare.left(now), spare.is_over(now)),
+        };
+        if slow {
+            return self.too_slow();
+        }
+        let limit = Timeouts::of(self.service.policy.timeouts.data_s).min(left);
         let size = if received == 0 {
             input::COMMANDS
         } else {
             input::MESSAGE
         };
         self.fill(limit, size, false).await
+    }
+
+    fn too_slow<T>(&mut self) -> Result<T, End> {
+        self.service.figures.slow.add_one();
+        self.reply(
+            421,
+            Some(Enhanced(4, 4, 2)),
+            "Too slow, closing the connection",
+        );
+        Err(End::Said("too slow"))
     }
 
     /// Moves what has come into queued's file, which is opened when it is first needed.
@@ -299,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         Ok(())
     }
 
-    async fn hand_over(&mut self, mut transaction: Transaction, mut arrival: Arrival) -> Reply {
+    async fn hand_over(&mut self, transaction: Transaction, mut arrival: Arrival) -> Reply {
         let trace = transaction.trace;
         if arrival.needs_spool()
             && let Err(reply) = self.spill(&mut arrival, true).await
@@ -324,13 +358,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             self.discard(arrival, trace).await;
             return reply;
         }
-        let found = match self.check_sender(&transaction, &mut arrival).await {
+        let mut found = match self.check_sender(&transaction, &mut arrival).await {
             Ok(found) => found,
             Err(reply) => {
                 self.discard(arrival, trace).await;
                 return reply;
             }
         };
+        if let Some(suspicion) = &transaction.suspicion {
+            self.service.figures.suspected(suspicion.treatment);
+            // The first that says Junk counts, and this one is about all recipients.
+            let mut fields = String::new();
+            suspicion.write(&mut fields);
+            found.insert_str(0, &fields);
+        }
+        let weighed = match self.weigh_message(&transaction, arrival.received()).await {
+            Ok(weighed) => weighed,
+            Err(reply) => {
+                self.discard(arrival, trace).await;
+                return reply;
+            }
+        };
+        let lacks_from = from.is_empty();
+        let reply = self
+            .commit(transaction, arrival, &header, lacks_from, &found)
+            .await;
+        if reply.0 != 250 {
+            self.give_back(trace, weighed).await;
+        }
+        reply
+    }
+
+    /// Makes it queued's.
+    async fn commit(
+        &mut self,
+        mut transaction: Transaction,
+        mut arrival: Arrival,
+        header: &Header,
+        lacks_from: bool,
+        found: &str,
+    ) -> Reply {
+        let trace = transaction.trace;
         let id = match self.reserved_id() {
             Some(id) => Ok(id),
             None => self.service.backend.queue_id(trace).await,
@@ -342,7 +410,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return refusal(trace, &fault);
             }
         };
-        let prefix = self.prefix(&transaction, id, &header, from.is_empty(), &found);
+        let prefix = self.prefix(&transaction, id, header, lacks_from, found);
         let size = arrival.received();
         let body = match arrival.finish().await {
             Ok(body) => body,

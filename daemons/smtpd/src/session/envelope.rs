@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
         }
-        if !self.hooks_mail(&transaction).await? {
+        if self.weigh_mail(&transaction).await || !self.hooks_mail(&transaction).await? {
             return Ok(());
         }
         match (asked, terms.priority) {
@@ -174,15 +174,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         };
         let now = Instant::now();
         if self.service.confirmed.contains(&address, now) {
-            return self.accept(address, rcpt, Route::Local).await;
+            return self.admit(address, rcpt, Route::Local).await;
         }
         match self.service.backend.resolve(trace, &address).await {
             Ok(Resolution::Local(_)) => {
                 self.service.confirmed.insert(address.clone(), now);
-                self.accept(address, rcpt, Route::Local).await?;
+                self.admit(address, rcpt, Route::Local).await?;
             }
             Ok(Resolution::Remote) if self.login.is_some() || self.may_relay() => {
-                self.accept(address, rcpt, Route::Remote).await?;
+                self.admit(address, rcpt, Route::Remote).await?;
             }
             Ok(Resolution::Remote) => self.relaying_denied(trace, &address),
             Ok(Resolution::Unknown) => self.unknown(trace, &address).await?,
@@ -206,7 +206,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         self.peer.may_relay && self.door.role == ListenerRole::Mx
     }
 
-    async fn accept(&mut self, address: Address, rcpt: Rcpt, route: Route) -> Result<(), End> {
+    pub(super) async fn accept(
+        &mut self,
+        address: Address,
+        rcpt: Rcpt,
+        route: Route,
+    ) -> Result<(), End> {
         if !self.hooks_rcpt(&address, route).await? {
             return Ok(());
         }
@@ -244,6 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         let text = format!("{address}: no such address here");
         self.reply(550, Some(Enhanced(5, 1, 1)), &text);
+        self.weigh_unknown(trace, address).await?;
         let crowded = limits.unknown_per_address > 0 && of_address >= limits.unknown_per_address;
         if self.counters.unknown >= limits.unknown_per_session.max(1) || crowded {
             return self.abuse(Enhanced(4, 7, 0), "Too many unknown recipients");

@@ -416,14 +416,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                     .map_err(|error| later(trace, &error))?;
                 whole.extend_from_slice(&part);
             }
-            self.give_back(arrival, trace).await;
+            self.give_spool_back(arrival, trace).await;
             return Ok(Body::Inline(Octets(whole)));
         }
         let opened = self.service.backend.open_spool(trace, total).await;
         let (slot, file) = opened.map_err(|fault| later(trace, &fault))?;
         let mut spool = Spool::new(slot, file);
         let copied = copy(&sources, &mut spool).await;
-        self.give_back(arrival, trace).await;
+        self.give_spool_back(arrival, trace).await;
         let slot = spool.slot.slot;
         // From here on it is the one that is given back if the message is not committed.
         arrival.set_spool(spool);
@@ -433,7 +433,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    async fn give_back(&self, arrival: &mut Arrival, trace: TraceId) {
+    async fn give_spool_back(&self, arrival: &mut Arrival, trace: TraceId) {
         if let Some(mut spool) = arrival.take_spool() {
             let _ = spool.finish().await;
             self.service.backend.close_spool(trace, spool.slot).await;

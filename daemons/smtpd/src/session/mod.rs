@@ -4,10 +4,14 @@ mod arrival;
 mod auth;
 mod command;
 mod data;
+mod dnslist;
+mod early;
 mod envelope;
 mod hooked;
 mod hooks;
 mod input;
+mod limits;
+mod pace;
 mod reports;
 mod spool;
 mod terms;
@@ -18,9 +22,13 @@ mod transaction;
 use crate::backend::Backend;
 use crate::checks::Checks;
 use crate::clients::{Clients, Seat};
-use crate::config::{Limits, LineEndingPolicy, ListenerRole, TermsConfig, Timeouts, TlsMode};
+use crate::config::{
+    EarlyConfig, Limits, LineEndingPolicy, ListenerRole, TermsConfig, Timeouts, TlsMode,
+};
+use crate::dnslist::{Standing, When};
 use crate::figures::Figures;
 use crate::hooks::Hooks;
+use crate::limitd::Asked;
 use crate::recipients::ConfirmedRecipients;
 use input::Input;
 use ipc::api::authd::Login;
@@ -78,6 +86,21 @@ pub struct Policy {
     pub checks: Option<Checks>,
     /// What senders may ask for besides delivery.
     pub terms: TermsConfig,
+    /// Where limitd is asked; `None` if nowhere.
+    pub asked: Option<Asked>,
+    /// How lists in DNS are used; `None` if there are none.
+    pub lists: Option<ListPolicy>,
+    /// Clients that do not wait for their turn.
+    pub early: EarlyConfig,
+}
+
+/// How lists in DNS are used.
+#[derive(Clone, Debug)]
+pub struct ListPolicy {
+    /// When a client is told.
+    pub when: When,
+    /// Local parts that everybody reaches.
+    pub reachable: Vec<String>,
 }
 
 /// The listener through which the client came.
@@ -102,6 +125,8 @@ pub struct Peer {
     pub may_relay: bool,
     /// Its address is in `trusted_networks`, or it has none.
     pub trusted: bool,
+    /// It spoke before it was greeted.
+    pub early: bool,
 }
 
 /// What the client called itself, and how.
@@ -154,6 +179,8 @@ pub struct Session<S, B> {
     login: Option<Login>,
     transaction: Option<Box<Transaction>>,
     hooks: Option<Box<hooks::Hooking>>,
+    /// What lists in DNS say, once they were asked.
+    standing: Option<Box<Standing>>,
     counters: Counters,
     trace: TraceId,
     ends: Option<Instant>,
@@ -193,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             login: None,
             transaction: None,
             hooks: None,
+            standing: None,
             counters: Counters::default(),
             trace: TraceId(rand::random()),
             ends,
@@ -227,6 +255,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        self.greet_early_talker()?;
+        self.weigh_connection().await?;
+        self.look_up_connection().await?;
         if self.door.tls == TlsMode::Implicit {
             self.handshake().await?;
         }
@@ -256,6 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     /// Reads the next line into `self.line`. What was answered so far is sent only when there is nothing left to read, so
     /// that a pipelined group is answered in one packet (RFC 2920 3.2).
     async fn read_line(&mut self) -> Result<LineRead, End> {
+        let mut until: Option<Instant> = None;
         loop {
             match self.lines.next(self.input.unread()) {
                 Line::Complete { line, consumed } => {
@@ -280,8 +312,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             }
             self.flush().await?;
             self.input.shrink();
+            // RFC 5321 4.5.3.2: for the whole line, however it comes
             let limit = Timeouts::of(self.service.policy.timeouts.command_s);
-            self.fill(limit, input::COMMANDS, true).await?;
+            let until = *until.get_or_insert_with(|| Instant::now() + limit);
+            let left = until.saturating_duration_since(Instant::now());
+            self.fill(left, input::COMMANDS, true).await?;
         }
     }
 

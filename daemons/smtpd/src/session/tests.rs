@@ -1,14 +1,18 @@
 //! Sessions over a pipe, with back ends that remember what they were given.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod early;
 mod limits;
 mod senders;
 mod terms;
+mod weighing;
 
 use super::*;
 use crate::checks::Evidence;
 use crate::config::Config;
+use crate::dnslist::Stranger;
 use ipc::api::authd::{AuthContinue, AuthFailure, AuthReply, AuthStart, Resolution, Target};
+use ipc::api::limitd::{Stage, Weigh, Weighed};
 use ipc::api::queued::{Commit, Right, SpoolSlot};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
@@ -32,6 +36,22 @@ struct Memory {
     /// What the checks of senders find, and of whom and what they were asked.
     report: Mutex<mailauth::Report>,
     judged: Mutex<Vec<(String, Vec<u8>)>>,
+    /// What limitd says at a stage (`None`: it is away), what it was asked, and what was given back.
+    limits: Mutex<HashMap<&'static str, Option<types::Status>>>,
+    weighed: Mutex<Vec<Weigh>>,
+    given_back: Mutex<Vec<Weigh>>,
+    /// What lists in DNS say.
+    standing: Mutex<Standing>,
+}
+
+fn stage(weigh: &Weigh) -> &'static str {
+    match weigh.stage {
+        Stage::Connect => "connect",
+        Stage::Mail { .. } => "mail",
+        Stage::Recipient { .. } => "recipient",
+        Stage::Unknown { .. } => "unknown",
+        Stage::Message { .. } => "message",
+    }
 }
 
 impl Memory {
@@ -122,6 +142,29 @@ impl Backend for Arc<Memory> {
         self.report.lock().unwrap().clone()
     }
 
+    async fn standing(&self, of: Stranger, _: bool) -> Standing {
+        let mut standing = self.standing.lock().unwrap().clone();
+        standing.of = of;
+        standing
+    }
+
+    async fn weigh(&self, _: TraceId, weigh: &Weigh) -> Result<Weighed, Fault> {
+        self.weighed.lock().unwrap().push(weigh.clone());
+        let status = match self.limits.lock().unwrap().get(stage(weigh)) {
+            Some(None) => return Err(Fault::new(FaultKind::Temporary, "away")),
+            Some(Some(status)) => Some(status.clone()),
+            None => None,
+        };
+        Ok(Weighed {
+            status,
+            rule: "rule".to_owned(),
+        })
+    }
+
+    async fn give_back(&self, _: TraceId, weigh: Weigh) {
+        self.given_back.lock().unwrap().push(weigh);
+    }
+
     async fn commit(&self, commit: Commit) -> Result<(), Fault> {
         self.fail()?;
         let body = match &commit.body {
@@ -190,8 +233,13 @@ impl Client {
             authserv_id: "mx.example.org".into(),
             checks: None,
             terms: config.terms,
+            asked: None,
+            lists: None,
+            early: config.early,
         };
         policy.limits.unknown_delay_ms = 0;
+        // Most tests say all at once; `early` is about those who must not.
+        policy.early.pipelining = crate::config::EarlyAction::Allow;
         change(&mut policy);
         let memory = Arc::new(Memory::default());
         let mode = if tls.is_some() {
@@ -218,6 +266,7 @@ impl Client {
             address: Some("192.0.2.1".parse().unwrap()),
             may_relay: false,
             trusted: false,
+            early: false,
         };
         let (stream, theirs) = tokio::io::duplex(64 * 1024);
         let (drain, draining) = watch::channel(false);

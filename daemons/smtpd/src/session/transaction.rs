@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use smtp::{Mail, Rcpt};
-use types::{Address, BodyType, Envelope, Recipient, Ret, Route, Terms, TraceId};
+use types::{Address, BodyType, Envelope, Recipient, Ret, Route, Suspicion, Terms, TraceId};
 
 /// What MAIL and RCPT said, and the message as far as it came.
 pub(crate) struct Transaction {
@@ -26,6 +26,8 @@ pub(crate) struct Transaction {
     pub(crate) arrival: Option<Box<Arrival>>,
     /// A chunk was refused: the rest of the message is too.
     pub(crate) spoiled: bool,
+    /// What lists in DNS make of it.
+    pub(crate) suspicion: Option<Suspicion>,
 }
 
 impl Transaction {
@@ -47,6 +49,7 @@ impl Transaction {
             remote: false,
             arrival: None,
             spoiled: false,
+            suspicion: None,
         }
     }
 
