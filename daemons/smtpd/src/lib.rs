@@ -12,6 +12,8 @@
 //! What comes to `mx` listeners from strangers is checked for its sender: SPF, DKIM, DMARC, ARC and the client's name, whose
 //! results it writes into Authentication-Results; fields that claim to be that are taken out (`[smtpd.checks]`).
 //!
+//! Rules may rewrite senders and recipients on arrival, and add recipients that nobody sees (`[[smtpd.rewrite]]`, `[[smtpd.bcc]]`).
+//!
 //! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
 //! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures) and queued
 //! (commits). It sees the passwords of PLAIN and LOGIN for as long as
@@ -36,6 +38,7 @@ mod header;
 mod listener;
 mod peers;
 mod recipients;
+mod rewriting;
 mod session;
 mod trace_header;
 
@@ -45,6 +48,7 @@ pub use checks::{
 pub use config::{
     Config, Limits, LineEndingPolicy, ListenerConfig, ListenerRole, TermsConfig, Timeouts, TlsMode,
 };
+pub use rewriting::{BccRule, RewriteRule, Which};
 
 use clients::Clients;
 use listener::{Networks, Serving};
@@ -91,6 +95,7 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
             )));
         }
     }
+    rewriting::Rewriting::new(config)?;
     if let Some(fault) = config.terms.fault() {
         return Err(Failure::new(format!("smtpd.terms: {fault}")));
     }
@@ -121,6 +126,7 @@ fn serving(
     let postmaster = Address::new("postmaster", &hostname)
         .map_err(|error| Failure::new(format!("suite.hostname {hostname:?}: {error}")))?;
     let checks = checks::Checks::new(&config.checks)?;
+    let rewriting = rewriting::Rewriting::new(config)?.map(Arc::new);
     let authserv_id = match config.checks.authserv_id.as_str() {
         "" => hostname.as_str(),
         own => own,
@@ -140,6 +146,7 @@ fn serving(
             authserv_id,
             checks,
             terms: config.terms.clone(),
+            rewriting,
         },
         clients,
         confirmed: recipients::ConfirmedRecipients::default(),

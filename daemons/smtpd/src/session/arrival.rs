@@ -1,5 +1,6 @@
 //! A message as it arrives: in memory while it is small, in queued's file beyond that.
 
+use super::rewrite::Masquerade;
 use super::spool::{PIECE, Spool};
 use crate::checks::Evidence;
 use crate::header::{Header, Removal};
@@ -27,11 +28,18 @@ pub(crate) struct Arrival {
     /// Whether the header is kept and the body hashed for the checks of its sender.
     judged: bool,
     evidence: Option<Evidence>,
+    masquerade: Option<Masquerade>,
 }
 
 impl Arrival {
-    /// Nothing yet; `limit` is the message's largest size, `judged` whether its sender will be checked.
-    pub(crate) fn new(removal: Removal, limit: u64, judged: bool) -> Self {
+    /// Nothing yet; `limit` is the message's largest size, `judged` whether its sender will be checked, `masquerade` what rewrites
+    /// its header.
+    pub(crate) fn new(
+        removal: Removal,
+        limit: u64,
+        judged: bool,
+        masquerade: Option<Masquerade>,
+    ) -> Self {
         Self {
             octets: Vec::new(),
             header: None,
@@ -44,6 +52,7 @@ impl Arrival {
             from: Vec::new(),
             judged,
             evidence: None,
+            masquerade,
         }
     }
 
@@ -153,6 +162,9 @@ impl Arrival {
                 header: header.to_vec(),
                 hashes,
             });
+        }
+        if let Some(masquerade) = &self.masquerade {
+            masquerade.apply(&mut self.octets);
         }
         let header = Header::scan(&self.octets, &self.removal);
         let field =

@@ -186,7 +186,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             claims: stranger.then(|| policy.authserv_id.clone()),
         };
         let judged = stranger && policy.checks.is_some() && self.door.role == ListenerRole::Mx;
-        Arrival::new(removal, policy.limits.message_bytes, judged)
+        let masquerade = self.masquerade();
+        Arrival::new(removal, policy.limits.message_bytes, judged, masquerade)
     }
 
     /// Reads on in a message of which `received` octets have come: small ones are not worth a large buffer.
@@ -338,6 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             }
         };
         let prefix = self.prefix(&transaction, id, &header, from.is_empty(), &found);
+        self.add_copies(&mut transaction).await;
         let size = arrival.received();
         let body = match arrival.finish().await {
             Ok(body) => body,
@@ -404,7 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let client = mailauth::Client {
             address,
             helo: self.hello.as_ref().map_or("", |hello| hello.name.as_str()),
-            sender: transaction.sender.as_ref(),
+            sender: transaction.claimed_sender(),
         };
         let began = Instant::now();
         // In a place of its own: a session that waits for commands has no room for it.
@@ -413,7 +415,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         figures.checked(&report, began.elapsed());
         let letter = Letter {
             listener: &self.door.name,
-            sender: transaction.sender.as_ref(),
+            sender: transaction.claimed_sender(),
             recipients: &transaction.recipients,
         };
         let decision = Decision::new(&checks.config, &report, &letter);
@@ -522,6 +524,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             },
             id,
             recipient,
+            asked: transaction.asked.as_deref(),
             priority: transaction.terms.priority,
             at: now(),
         }

@@ -6,6 +6,7 @@ mod command;
 mod data;
 mod envelope;
 mod input;
+mod rewrite;
 mod spool;
 mod terms;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::clients::{Clients, Seat};
 use crate::config::{Limits, LineEndingPolicy, ListenerRole, TermsConfig, Timeouts, TlsMode};
 use crate::figures::Figures;
 use crate::recipients::ConfirmedRecipients;
+use crate::rewriting::Rewriting;
 use input::Input;
 use ipc::api::authd::Login;
 use smtp::{Line, LineLimits, LineReader};
@@ -72,6 +74,8 @@ pub struct Policy {
     pub checks: Option<Checks>,
     /// What senders may ask for besides delivery.
     pub terms: TermsConfig,
+    /// Addresses that become others, and silent recipients; `None` if there are no such rules.
+    pub(crate) rewriting: Option<Arc<Rewriting>>,
 }
 
 /// The listener through which the client came.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod limits;
+mod rewriting;
 mod senders;
 mod terms;
 
@@ -190,6 +191,7 @@ impl Client {
             authserv_id: "mx.example.org".into(),
             checks: None,
             terms: config.terms,
+            rewriting: None,
         };
         policy.limits.unknown_delay_ms = 0;
         change(&mut policy);
