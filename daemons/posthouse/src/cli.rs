@@ -1,10 +1,12 @@
 //! The command line: what can be typed. Each command's work stands in `command/`.
 
+mod list;
 mod transfer;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+pub use list::{List, ListFields, ListMember};
 pub use transfer::{
     Backup, Export, Format, Fsck, Import, Index, Into, Protection, Quoting, Restore, Schema,
     Script, Verify,
@@ -67,6 +69,9 @@ pub enum Command {
     /// Addresses whose members all get the mail.
     #[command(subcommand)]
     Group(Group),
+    /// Mailing lists.
+    #[command(subcommand)]
+    List(List),
     /// Passwords for single programs.
     #[command(subcommand)]
     AppPassword(AppPassword),

@@ -42,7 +42,8 @@ impl Signer {
         }
     }
 
-    /// The DKIM-Signature fields for this message, each with its line end; empty if no domain of it has keys here. Blocks.
+    /// The DKIM-Signature fields for this message, each with its line end; empty if no domain of it has keys here. `author`:
+    /// whether From's domain may sign; if not, the sender's does, which answers for its own part alone (a mailing list). Blocks.
     ///
     /// # Errors
     /// Why it could not be signed although there are keys, or why that is not known: a later attempt may do better.
@@ -51,11 +52,13 @@ impl Signer {
         sender_domain: Option<&str>,
         prefix: &[u8],
         body: &BodySource,
+        author: bool,
     ) -> Result<Vec<u8>, String> {
         let header = read_header(prefix, body)?;
         let from = message::Fields::new(&header)
             .find(|field| field.name.eq_ignore_ascii_case(b"from"))
-            .and_then(|field| message::first_domain(field.value));
+            .and_then(|field| message::first_domain(field.value))
+            .filter(|_| author);
         for domain in self.signing.signers(from.as_deref(), sender_domain) {
             let keys = self.keys(&domain)?;
             if !keys.is_empty() {

@@ -103,8 +103,8 @@ pub(crate) async fn copies(findings: &mut Findings, place: &Place, suite: &Suite
     let addresses: BTreeSet<&String> = config.bcc.iter().flat_map(|rule| &rule.to).collect();
     for text in addresses {
         let Ok(address) = text.parse() else { continue };
-        let resolution = suite.call(Role::Authd, &ResolveRecipient { address });
-        let why = match resolution.await {
+        let request = ResolveRecipient { address };
+        let why = match suite.call(Role::Authd, &request).await {
             // What is wrong with authd is said elsewhere.
             Ok(Resolution::Local(_)) | Err(_) => continue,
             Ok(Resolution::Remote) => {

@@ -28,7 +28,7 @@ pub(super) fn rewrite(octets: &[u8], change: Change<'_>) -> Option<Vec<u8>> {
             continue;
         };
         let value = text.get(colon + 1..).unwrap_or_default();
-        for place in addresses(value) {
+        for place in message::address_places(value) {
             let old = value.get(place.clone()).and_then(|text| text.parse().ok());
             if let Some(new) = old.and_then(|old| change(&old)) {
                 let from = start + colon + 1;
@@ -48,49 +48,4 @@ pub(super) fn rewrite(octets: &[u8], change: Change<'_>) -> Option<Vec<u8>> {
     }
     rewritten.extend_from_slice(octets.get(at..)?);
     Some(rewritten)
-}
-
-/// Where something stands that may be an address (RFC 5322 3.4): inside of angle brackets, or a word with an `@`. Quoted strings
-/// and comments are passed over.
-fn addresses(value: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut word: Option<usize> = None;
-    let mut chars = value.char_indices();
-    let mut depth = 0_u32;
-    while let Some((at, c)) = chars.next() {
-        let ends_word = c.is_whitespace() || "<>,;:()\"".contains(c);
-        if depth == 0 && !ends_word {
-            word.get_or_insert(at);
-            continue;
-        }
-        if let Some(start) = word.take() {
-            found.push(start..at);
-        }
-        match c {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            '\\' => drop(chars.next()),
-            '"' if depth == 0 => skip_quoted(&mut chars),
-            _ => {}
-        }
-    }
-    if let Some(start) = word.filter(|_| depth == 0) {
-        found.push(start..value.len());
-    }
-    found.retain(|place| {
-        value
-            .get(place.clone())
-            .is_some_and(|text| text.contains('@'))
-    });
-    found
-}
-
-fn skip_quoted(chars: &mut std::str::CharIndices<'_>) {
-    while let Some((_, c)) = chars.next() {
-        match c {
-            '\\' => drop(chars.next()),
-            '"' => return,
-            _ => {}
-        }
-    }
 }
