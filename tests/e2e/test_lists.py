@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from servers import Knot, zone
 from sink import Sink
-from suite import Suite, free_port, message, wait_for
+from suite import PASSWORD, Suite, anybody, message, wait_for
 from verifiers import dkimpy, dkimpy_arc, mail_dkim_arc
 
 HOST = "192.0.2.2"
@@ -38,7 +38,6 @@ class House:
 
     def __init__(self):
         self.sink = Sink()
-        self.dns_port = free_port()
         relayd = {"route": [{"match": "*", "host": "127.0.0.1", "port": self.sink.port, "tls": "none"}]}
         zones = {name: zone(name, [f'@ TXT "v=spf1 ip4:{HOST} -all"', f"s._domainkey TXT {RECORD}", f'_dmarc TXT "v=DMARC1; p={policy}"'])
                  for name, policy in AUTHORS.items()}
@@ -70,6 +69,13 @@ class House:
         """A stranger's connection from HOST."""
         return Proxied(*self.suite.address("mx"), local_hostname="mx.easy.example", timeout=60)
 
+    def submit(self, user, to, mail):
+        """From one of our users."""
+        with Proxied(*self.suite.address("submission"), local_hostname="client.example.net", timeout=60) as client:
+            client.starttls(context=anybody())
+            client.login(user, PASSWORD)
+            client.sendmail(user, [to], mail)
+
     def post(self, to, mail, sender):
         recipients = to if isinstance(to, list) else [to]
         with self.client() as client:
@@ -92,10 +98,25 @@ def signed(author, text="Hello.\r\n", header=b"", to="all@ours.example"):
 
 
 @pytest.fixture(scope="module")
-def house():
+def whole_house():
     house = House()
     yield house
     house.close()
+
+
+@pytest.fixture
+def house(whole_house):
+    """Without what an earlier test left on its way."""
+    whole_house.suite.wait_queue_empty(120)
+    whole_house.sink.mails.clear()
+    return whole_house
+
+
+def verdicts(mail, house):
+    """What dkimpy says of the signatures by selector; beyond the last one it says `?`."""
+    found = dkimpy(mail, house.names)
+    found.pop("?", None)
+    return found
 
 
 def parsed(octets):
@@ -108,7 +129,7 @@ def field(octets, name):
 
 def test_a_post_with_tag_and_footer(house):
     """The author's signature breaks, the list's is good, and the seal shows what was found on arrival."""
-    address = house.make("all", "--posting", "anyone", "--tag", "all", "--footer", "-- \nThe list of all", "--description", "All of us")
+    address = house.make("all", "--posting", "anyone", "--tag", "all", "--footer=-- \nThe list of all", "--description", "All of us")
     house.post(address, signed("Ann <ann@easy.example>"), "ann@easy.example")
     ((path, recipients, mail),) = house.sink.take()
     assert (path, recipients) == ("all-bounces@ours.example", ["member@far.example"])
@@ -122,7 +143,7 @@ def test_a_post_with_tag_and_footer(house):
         assert field(copy, "List-Unsubscribe") == "<mailto:all-unsubscribe@ours.example>"
         assert field(copy, "Precedence") == "list"
         assert parsed(copy).get_content() == "Hello.\n-- \nThe list of all\n"
-    assert dkimpy(mail, house.names) == {"s": False, "r": True}
+    assert verdicts(mail, house) == {"s": False, "r": True}
     assert mail.startswith(b"ARC-Seal: i=1; a=rsa-sha256; cv=none; d=ours.example;"), mail[:300]
     assert dkimpy_arc(mail, house.names) == "pass"
     theirs = mail_dkim_arc(mail, house.names)
@@ -138,7 +159,7 @@ def test_without_changes_the_authors_signature_survives(house):
     for author in ("ann@easy.example", "Bob <bob@strict.example>"):
         house.post(address, signed(author), author.split("<")[-1].rstrip(">"))
         ((_, _, mail),) = house.sink.take()
-        assert dkimpy(mail, house.names) == {"s": True, "r": True}
+        assert verdicts(mail, house) == {"s": True, "r": True}
         assert field(mail, "From") == author and dkimpy_arc(mail, house.names) == "pass"
 
 
@@ -148,7 +169,7 @@ def test_from_is_ours_where_the_authors_domain_needs_it(house):
     ((_, _, mail),) = house.sink.take()
     assert field(mail, "From") == '"Bob B. via strict" <strict@ours.example>'
     assert field(mail, "Reply-To") == "Bob B. <bob@strict.example>"
-    assert dkimpy(mail, house.names) == {"s": False, "r": True}
+    assert verdicts(mail, house) == {"s": False, "r": True}
     house.suite.run("list", "set", address, "--own-from", "never", "--reply-to", "list")
     house.post(address, signed("Bob B. <bob@strict.example>"), "bob@strict.example")
     ((_, _, mail),) = house.sink.take()
@@ -173,18 +194,17 @@ def test_who_may_post(house):
     # A member whose mail is forged is none, and nobody hears of it.
     forged = message("<forged@x>", to=address, sender="bob@strict.example")
     with house.client() as client:
+        # The domain wants it refused at once.
         with pytest.raises(smtplib.SMTPDataError):
             client.sendmail("x@easy.example", [address], forged)
-    with house.suite.submission("jane@ours.example") as client:
-        client.sendmail("jane@ours.example", [address], message("<own@ours>", to=address, sender="jane@ours.example"))
+    house.submit("jane@ours.example", address, message("<own@ours>", to=address, sender="jane@ours.example"))
     everybody = {"ann@easy.example", "bob@strict.example"}
     wait_for(lambda: {one for _, to, _ in house.sink.mails for one in to} == everybody, lambda: house.sink.mails)
     for path, _, mail in house.sink.mails:
-        assert path == "closed-bounces@ours.example" and dkimpy(mail, house.names) == {"r": True} and b"ARC-Seal" not in mail
+        assert path == "closed-bounces@ours.example" and verdicts(mail, house) == {"r": True} and b"ARC-Seal" not in mail
     house.sink.mails.clear()
     house.suite.run("list", "set", address, "--posting", "owners")
-    with house.suite.submission("jane@ours.example") as client:
-        client.sendmail("jane@ours.example", [address], message("<own2@ours>", to=address, sender="jane@ours.example"))
+    house.submit("jane@ours.example", address, message("<own2@ours>", to=address, sender="jane@ours.example"))
     wait_for(lambda: any(b"only its owners may post here" in one for one in house.suite.messages("jane@ours.example")), "a report")
     assert not house.sink.mails
 
@@ -210,7 +230,7 @@ def test_footers_in_all_shapes(house, shape, footer):
     header, body = SHAPES[shape]
     house.post(address, signed("ann@easy.example", body, header), "ann@easy.example")
     ((_, _, mail),) = house.sink.take(seconds=60)
-    assert dkimpy(mail, house.names) == {"s": False, "r": True}
+    assert verdicts(mail, house) == {"s": False, "r": True}
     texts = [part.get_content() for part in parsed(mail).walk() if part.get_content_maintype() == "text"]
     whole = "".join(texts)
     assert whole.count(footer) == 1 and whole.rstrip().endswith(footer), whole[-300:]
@@ -274,6 +294,7 @@ def test_killed_in_the_middle_everybody_gets_it_once(house, role):
     got = [(one, parsed(mail).get_content()) for _, to, mail in house.sink.mails for one in to]
     # relayd may have handed a message over that queued had not noted: a destination's share, as of any message (RFC 1047).
     assert len(set(got)) == 3000
+    assert role == "queued" or len(got) == 3000, len(got)
     here = house.suite.messages("jane@ours.example")[before:]
     assert len(here) == 5, len(here)
     house.sink.mails.clear()
@@ -311,7 +332,7 @@ def test_joining_and_leaving_by_mail(house):
         house.post(command, signed("new@easy.example", to=command), "new@easy.example")
         ((path, to, question),) = house.sink.take()
         assert (path, to) == ("", ["new@easy.example"]) and field(question, "Auto-Submitted") == "auto-replied"
-        confirm = re.search(r"<(open-confirm\+[^>]+)>", field(question, "From"))[1]
+        confirm = re.search(r"open-confirm\+[^>]+@ours.example", field(question, "From"))[0]
         assert members() != wanted
         # Somebody else's guess.
         forged = re.sub(r"(-confirm\+[jl]\d+-)..", r"\g<1>00", confirm)
@@ -319,7 +340,9 @@ def test_joining_and_leaving_by_mail(house):
             house.post(forged, signed("new@easy.example", to=forged), "new@easy.example")
             house.suite.wait_queue_empty()
             assert members() != wanted and not house.sink.mails
-        house.post(confirm, signed("new@easy.example", to=confirm), "new@easy.example")
+        # Whoever else answers, it is about the one whom the question names; without that, about who answers.
+        answer = signed("new@easy.example", to=confirm)
+        house.post(confirm, answer, "new@easy.example")
         house.sink.take()
         assert members() == wanted
     # To each address once in an hour; never to a machine.

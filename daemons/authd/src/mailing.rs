@@ -10,6 +10,7 @@ use ipc::api::authd::{
     MailingListPut, MailingListRemove, Subscription,
 };
 use ipc::{Fault, Router};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use types::{Address, TraceId};
 
@@ -20,6 +21,9 @@ pub(crate) const PURPOSE: &str = "posthouse lists 1";
 const DAYS: u64 = 7;
 const DAY: u64 = 86_400;
 
+/// Addresses that a token is tried with.
+const ABOUT: usize = 11;
+
 /// Mailing lists: the directory, and tokens by keyd.
 pub(crate) struct Lists {
     pub(crate) directory: Directory,
@@ -28,7 +32,7 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
-    /// The token for a change: `j` or `l`, the day, the seal, and the member's address with `=` for `@`.
+    /// The token for a change: `j` or `l`, the day, and the seal over all of it and the member. Whose it is tells the answer.
     async fn token(
         &self,
         trace: TraceId,
@@ -44,7 +48,7 @@ impl Lists {
         let mut text = format!("{kind}{day}-");
         // 80 bits; no letter's case counts.
         for octet in mac.0.iter().take(10) {
-            text.push_str(&format!("{octet:02x}"));
+            let _ = write!(text, "{octet:02x}");
         }
         Ok(text)
     }
@@ -68,11 +72,10 @@ impl Lists {
         to: Vec<Address>,
     ) -> Result<ListAnswer, Fault> {
         let token = self.token(trace, list, &member, joins, now() / DAY).await?;
-        let named = format!("{}={}", member.local(), member.domain());
-        let local = format!("{}-confirm+{token}-{named}", list.local());
+        let local = format!("{}-confirm+{token}", list.local());
         // RFC 5321 4.5.3.1.1: an address that is too long cannot be asked about this way.
         let Ok(confirm) = Address::new(&local, list.domain()) else {
-            tracing::warn!(%trace, %list, %member, "the address is too long for a command by mail");
+            tracing::warn!(%trace, %list, %member, "the list's name is too long for commands by mail");
             return Ok(ListAnswer::Nothing);
         };
         Ok(ListAnswer::Ask {
@@ -83,10 +86,15 @@ impl Lists {
         })
     }
 
-    async fn command(&self, trace: TraceId, request: ListCommand) -> Result<ListAnswer, Fault> {
+    pub(crate) async fn command(
+        &self,
+        trace: TraceId,
+        request: ListCommand,
+    ) -> Result<ListAnswer, Fault> {
         let ListCommand {
             list: address,
             sender,
+            about,
             command,
         } = request;
         let Some(list) = self.list(&address).await? else {
@@ -109,7 +117,7 @@ impl Lists {
                 self.ask(trace, &address, sender.clone(), false, vec![sender])
                     .await
             }
-            ListPart::Confirm(token) => self.confirm(trace, &address, &token).await,
+            ListPart::Confirm(token) => self.confirm(trace, &address, &token, &about).await,
             _ => Ok(ListAnswer::Nothing),
         }
     }
@@ -119,36 +127,26 @@ impl Lists {
         trace: TraceId,
         list: &Address,
         token: &str,
+        about: &[Address],
     ) -> Result<ListAnswer, Fault> {
-        let read = || {
-            let (head, rest) = token.split_once('-')?;
-            let (_, named) = rest.split_once('-')?;
-            let (local, domain) = named.rsplit_once('=')?;
-            let member = Address::new(local, domain).ok()?;
-            let joins = match head.get(..1)?.to_ascii_lowercase().as_str() {
-                "j" => true,
-                "l" => false,
-                _ => return None,
-            };
-            Some((joins, head.get(1..)?.parse::<u64>().ok()?, member))
-        };
-        let Some((joins, day, member)) = read() else {
+        let Some((joins, day)) = token_head(token) else {
             return Ok(ListAnswer::Nothing);
         };
         let today = now() / DAY;
         if day > today || day + DAYS < today {
             return Ok(ListAnswer::Nothing);
         }
-        let wanted = self.token(trace, list, &member, joins, day).await?;
-        let given = token.get(..wanted.len()).unwrap_or_default();
-        let different = wanted
-            .bytes()
-            .zip(given.bytes())
-            .fold(0, |sum, (a, b)| sum | (a ^ b.to_ascii_lowercase()));
-        if given.len() != wanted.len() || different != 0 {
-            tracing::info!(%trace, %list, "a token that is not ours");
-            return Ok(ListAnswer::Nothing);
+        let mut member = None;
+        for one in about.iter().take(ABOUT) {
+            if same(&self.token(trace, list, one, joins, day).await?, token) {
+                member = Some(one.clone());
+                break;
+            }
         }
+        let Some(member) = member else {
+            tracing::info!(%trace, %list, "a token that is not ours, or of nobody whom the answer names");
+            return Ok(ListAnswer::Nothing);
+        };
         let address = list.to_string();
         if joins {
             let new = ListMember {
@@ -268,4 +266,22 @@ impl Lists {
                 async move { lists.command(context.trace, request).await }
             })
     }
+}
+
+/// Whether somebody joins, and the day of the question.
+fn token_head(token: &str) -> Option<(bool, u64)> {
+    let (head, _) = token.split_once('-')?;
+    let joins = match head.get(..1)?.to_ascii_lowercase().as_str() {
+        "j" => true,
+        "l" => false,
+        _ => return None,
+    };
+    Some((joins, head.get(1..)?.parse().ok()?))
+}
+
+/// In a time that does not tell how much of it is right.
+fn same(wanted: &str, given: &str) -> bool {
+    let pairs = wanted.bytes().zip(given.bytes());
+    let different = pairs.fold(0, |sum, (a, b)| sum | (a ^ b.to_ascii_lowercase()));
+    wanted.len() == given.len() && different == 0
 }

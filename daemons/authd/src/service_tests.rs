@@ -16,6 +16,8 @@ use types::{AccountId, Address, Octets, Rights, TraceId};
 mod group;
 #[path = "service_login_tests.rs"]
 mod login;
+#[path = "service_mailing_tests.rs"]
+mod mailing;
 
 fn settings() -> Config {
     Config {

@@ -147,9 +147,22 @@ impl Signer {
                 Error::Crypto(CryptoError::Library(text)) => text,
                 other => other.to_string(),
             })?;
+            let start = out.len();
             signature.write_header(&mut out);
+            unfold_end(&mut out, start);
         }
         Ok(out)
+    }
+}
+
+/// A fold between the signature and the last semicolon is no part of what some verifiers take out before they hash the field
+/// (RFC 6376 3.7 says all of the white space around it): there is none.
+fn unfold_end(out: &mut Vec<u8>, start: usize) {
+    let field = out.get(start..).unwrap_or_default();
+    if let Some(head) = field.strip_suffix(b"\r\n\t;\r\n") {
+        let end = start + head.len();
+        out.truncate(end);
+        out.extend_from_slice(b";\r\n");
     }
 }
 

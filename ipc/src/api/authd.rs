@@ -728,6 +728,8 @@ pub struct ListCommand {
     pub list: Address,
     /// From whom, as MAIL FROM says.
     pub sender: Address,
+    /// Whom it may be about: the sender, and up to 10 addresses of the subject. A token tells which.
+    pub about: Vec<Address>,
     /// Which.
     pub command: ListPart,
 }

@@ -66,6 +66,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         }
         let request = ListCommand {
             list: list.clone(),
+            about: about(&sender, &letter),
             sender: sender.clone(),
             command,
         };
@@ -108,6 +109,14 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             .push(own_message(mail.index, vec![sender.clone()], text));
         done("answered".to_owned())
     }
+}
+
+/// Whom an answer may be about: its sender, and whom its subject names, as our question's did.
+fn about(sender: &Address, letter: &Letter) -> Vec<Address> {
+    let subject = message::header_text(letter.field("Subject").unwrap_or_default());
+    let places = message::address_places(&subject).into_iter().take(10);
+    let named = places.filter_map(|place| subject.get(place)?.trim_matches('?').parse().ok());
+    std::iter::once(sender.clone()).chain(named).collect()
 }
 
 /// What a machine sent by itself is not answered (RFC 3834 2).

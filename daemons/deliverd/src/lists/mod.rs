@@ -335,6 +335,8 @@ fn take_over(prefix: &[u8], letter: &mut Letter) -> Vec<u8> {
             .find(|name| field.name.eq_ignore_ascii_case(name.as_bytes()));
         match name {
             Some(name) if letter.field(name).is_none() => letter.replace(name, field.value),
+            // What an earlier list of ours said.
+            _ if post::is_replaced(field.name) => {}
             Some(_) => {}
             None => traces.extend_from_slice(field.raw),
         }

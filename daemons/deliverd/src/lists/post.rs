@@ -21,6 +21,13 @@ const REPLACED: &[&str] = &[
     "Return-Path",
 ];
 
+/// Whether a post has no such field, or one of ours.
+pub(super) fn is_replaced(name: &[u8]) -> bool {
+    REPLACED
+        .iter()
+        .any(|gone| name.eq_ignore_ascii_case(gone.as_bytes()))
+}
+
 /// Characters of a name in From.
 const NAME: usize = 60;
 
@@ -106,11 +113,7 @@ pub(super) fn change(
     mark: &str,
 ) {
     let had = letter.header.len();
-    letter.remove(|name| {
-        REPLACED
-            .iter()
-            .any(|gone| name.eq_ignore_ascii_case(gone.as_bytes()))
-    });
+    letter.remove(is_replaced);
     let mut changed = letter.header.len() != had;
     changed |= tag_subject(letter, &list.tag);
     if !list.footer.trim().is_empty() {

@@ -48,7 +48,7 @@ pub struct ListFields {
     #[arg(long)]
     pub tag: Option<String>,
     /// A text below each post; empty for nothing.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub footer: Option<String>,
     /// The same from a file.
     #[arg(long, value_name = "FILE", conflicts_with = "footer")]
