@@ -338,6 +338,10 @@ impl Resolver {
 
     /// Where mail for an address goes that is not in the directory.
     fn fallback(&self, address: &Address, domain: &Domain, aim: Aim) -> Option<Step> {
+        if let Some(other) = &domain.alias_of {
+            let address = Address::new(address.local(), other);
+            return address.ok().map(|address| (address, None));
+        }
         if aim == Aim::Send && !self.config.send_as_catch_all {
             return None;
         }

@@ -303,3 +303,73 @@ async fn joining_needs_an_answer_to_the_question() {
         assert_eq!(answer, ListAnswer::Closed);
     }
 }
+
+#[tokio::test]
+async fn a_domain_can_have_the_addresses_of_another() {
+    for test in sql::testing::databases().await.unwrap() {
+        let house = with_list(&test).await;
+        let directory = &house.service.directory;
+        let mut domain = ipc::api::authd::Domain {
+            name: "also.example".into(),
+            enabled: true,
+            catch_all: Some("jane@example.org".into()),
+            subaddressing: true,
+            quota_bytes: 0,
+            alias_of: Some("nowhere.example".into()),
+        };
+        assert!(
+            directory
+                .domain_put(PutMode::Create, &domain)
+                .await
+                .is_err()
+        );
+        domain.alias_of = Some("Example.org".into());
+        directory
+            .domain_put(PutMode::Create, &domain)
+            .await
+            .unwrap();
+        house.account("own@also.example", None).await.unwrap();
+        for (local, wanted) in [
+            ("john", "john@example.org"),
+            ("jane+x", "Jane@example.org [x]"),
+            ("own", "own@also.example"),
+            ("nobody", "Unknown"),
+            ("team", "list Team@example.org Post"),
+            ("team-bounces", "list Team@example.org Bounces"),
+        ] {
+            let asked = address(&format!("{local}@also.example"));
+            let found = house.service.resolver.resolve(&asked).await.unwrap();
+            assert_eq!(accounts(&found), [wanted], "{local}");
+        }
+        let jane = house
+            .service
+            .directory
+            .account_list(Some("jane@example.org"), None, None, 1)
+            .await
+            .unwrap()
+            .remove(0);
+        let resolver = &house.service.resolver;
+        assert!(
+            resolver
+                .may_send(jane.id, &address("jane@also.example"))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !resolver
+                .may_send(jane.id, &address("john@also.example"))
+                .await
+                .unwrap()
+        );
+        assert!(directory.domain_remove("example.org").await.is_err());
+        // Two that are each other end.
+        let mut other = directory.domain("example.org").await.unwrap().unwrap();
+        other.alias_of = Some("also.example".into());
+        directory.domain_put(PutMode::Update, &other).await.unwrap();
+        let found = resolver
+            .resolve(&address("nobody@example.org"))
+            .await
+            .unwrap();
+        assert_eq!(accounts(&found), ["Unknown"]);
+    }
+}

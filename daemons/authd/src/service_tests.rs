@@ -86,6 +86,7 @@ impl House {
             catch_all: catch_all.map(str::to_owned),
             subaddressing: true,
             quota_bytes: 0,
+            alias_of: None,
         };
         Ok(self
             .service

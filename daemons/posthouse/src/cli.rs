@@ -199,6 +199,9 @@ pub struct DomainFields {
     /// Where mail for unknown addresses goes; empty for nowhere.
     #[arg(long, value_name = "ADDRESS")]
     pub catch_all: Option<String>,
+    /// Another domain whose addresses it has as well, those aside that it has itself; empty for none.
+    #[arg(long, value_name = "DOMAIN")]
+    pub alias_of: Option<String>,
     /// Whether user+detail is delivered to user.
     #[arg(long)]
     pub subaddressing: Option<bool>,

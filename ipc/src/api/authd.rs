@@ -179,6 +179,8 @@ pub struct Domain {
     pub subaddressing: bool,
     /// For new accounts: octets; 0 is unlimited.
     pub quota_bytes: u64,
+    /// Another domain of ours whose addresses its own are, those aside that it has itself.
+    pub alias_of: Option<String>,
 }
 
 /// Whether a Put may make, change, or both.

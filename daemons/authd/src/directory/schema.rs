@@ -87,8 +87,9 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 3,
-        name: "mailing lists",
+        name: "mailing lists, and domains that are others",
         statements: &[
+            "ALTER TABLE directory_domain ADD COLUMN alias_of {key}",
             // `settings` is JSON: nobody looks for lists by them.
             "CREATE TABLE IF NOT EXISTS directory_list (
             address {name} NOT NULL PRIMARY KEY,
