@@ -41,7 +41,7 @@ def test_recipients_and_copies_of_what_comes(house):
     assert b"archive" not in mail and b"gone" not in mail
     assert b"for <jane@ours.example> (sent to jane.doe@ours.example)" in mail
     # The header is the author's.
-    assert b"\r\nTo: jane@old.example\r\n" in mail and b"\r\nTo: jane@old.example\r\n" in copy
+    assert b"\r\nTo: <jane@old.example>\r\n" in mail and b"\r\nTo: <jane@old.example>\r\n" in copy
     assert len(suite.messages("jane@ours.example")) == 1
     with suite.smtp() as client:
         client.mail("x@far.example")

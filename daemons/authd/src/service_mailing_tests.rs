@@ -177,10 +177,8 @@ async fn each_address_of_a_list_is_known() {
             let found = house.service.resolver.resolve(&asked).await.unwrap();
             assert_eq!(accounts(&found), wanted, "{local}");
         }
-        let may = house
-            .service
-            .resolver
-            .may_send(AccountId(1), &address(LIST));
+        let list = address(LIST);
+        let may = house.service.resolver.may_send(AccountId(1), &list);
         assert!(!may.await.unwrap());
     }
 }

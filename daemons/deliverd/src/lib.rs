@@ -34,6 +34,7 @@ mod config;
 mod copies;
 mod delivery;
 mod filing;
+pub mod fuzz;
 mod junk;
 mod lists;
 mod script;

@@ -116,7 +116,8 @@ impl Letter {
     pub(super) fn append(&mut self, footer: &str, mark: &str) -> bool {
         let mut text = String::with_capacity(footer.len() + 64);
         for line in footer.trim_end().lines() {
-            text.push_str(line.trim_end());
+            // With its trailing white space: a line of `-- ` begins a signature (RFC 3676 4.3).
+            text.push_str(line.trim_end_matches('\r'));
             text.push_str("\r\n");
         }
         let media = self.media();

@@ -363,3 +363,57 @@ fn own_message(index: u16, to: Vec<Address>, content: String) -> FollowUp {
         content: Octets(content.into_bytes()),
     }
 }
+
+/// Any message, as strangers post it: a footer and a list's changes keep its header and what is sealed, and a second post changes no
+/// subject.
+pub fn fuzz(octets: &[u8]) {
+    let letter = Letter::of(octets);
+    assert_eq!(Letter::of(&letter.clone().into_octets()), letter);
+    let list = MailingList {
+        address: "all@x.example".to_owned(),
+        description: "All".to_owned(),
+        owners: Vec::new(),
+        posting: Posting::Anyone,
+        subscription: ipc::api::authd::Subscription::Closed,
+        tag: "all".to_owned(),
+        footer: "the füßer".to_owned(),
+        from: ipc::api::authd::FromHandling::Always,
+        reply_to: ipc::api::authd::ReplyTo::List,
+        archive: None,
+        archive_url: None,
+        max_bytes: 0,
+        max_bounces: 0,
+        members: 0,
+    };
+    let Ok(address) = list.address.parse::<Address>() else {
+        return;
+    };
+    let mut posted = letter;
+    post::change(
+        &mut posted,
+        &list,
+        &address,
+        &Findings::of(octets),
+        false,
+        "mark",
+    );
+    let from = String::from_utf8_lossy(posted.field("From").unwrap_or_default()).into_owned();
+    assert!(from.ends_with("<all@x.example>"), "{from:?}");
+    assert_eq!(authors(&posted), [address.clone()]);
+    let subject = posted.field("Subject").map(<[u8]>::to_vec);
+    let mut again = posted.clone();
+    post::change(
+        &mut again,
+        &list,
+        &address,
+        &Findings::default(),
+        false,
+        "more",
+    );
+    assert_eq!(again.field("Subject").map(<[u8]>::to_vec), subject);
+    let whole = posted.into_octets();
+    assert!(Letter::of(&whole).field("List-Id").is_none());
+    for member in bounce::failed(octets) {
+        assert!(!member.to_string().contains(['\r', '\n']));
+    }
+}
