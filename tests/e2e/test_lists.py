@@ -241,6 +241,21 @@ def test_footers_in_all_shapes(house, shape, footer):
         assert not part.defects, (shape, part.defects)
 
 
+def test_a_post_in_chunks(house):
+    address = house.make("chunks", "--posting", "anyone", "--footer", "f", members=["member@far.example"])
+    mail = signed("ann@easy.example", "Grüße\r\n.\r\n" * 20_000)
+    with house.client() as client:
+        client.ehlo()
+        assert client.mail("ann@easy.example", ["BODY=8BITMIME"])[0] == 250 and client.rcpt(address)[0] == 250
+        for at in range(0, len(mail), 50_001):
+            chunk = mail[at:at + 50_001]
+            last = " LAST" if at + 50_001 >= len(mail) else ""
+            client.send(f"BDAT {len(chunk)}{last}\r\n".encode() + chunk)
+            assert client.getreply()[0] == 250
+    ((_, _, posted),) = house.sink.take(seconds=60)
+    assert body_of(posted) == body_of(mail) + b"f\r\n" and verdicts(posted, house) == {"s": False, "r": True}
+
+
 def test_signed_mail_stays_whole(house):
     address = house.make("sealed", "--posting", "anyone", "--footer", "f", members=["member@far.example"])
     header = b'MIME-Version: 1.0\r\nContent-Type: multipart/signed; protocol="application/pgp-signature"; boundary=x\r\n'

@@ -256,3 +256,24 @@ impl CrlfLines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_ends_in_its_line() {
+        for (written, wanted) in [
+            (
+                "X: y\r\n\t;\r\nD: b=AA==\r\n\t;\r\n",
+                "X: y\r\n\t;\r\nD: b=AA==;\r\n",
+            ),
+            ("D: b=AA==;\r\n", "D: b=AA==;\r\n"),
+            ("", ""),
+        ] {
+            let mut out = written.as_bytes().to_vec();
+            unfold_end(&mut out, written.find("D:").unwrap_or(0));
+            assert_eq!(out, wanted.as_bytes());
+        }
+    }
+}

@@ -244,3 +244,18 @@ fn other_domains_are_not_signed_and_trouble_is_told() {
             .is_empty()
     );
 }
+
+#[test]
+fn a_list_signs_for_itself_and_never_for_the_author() {
+    let signer = Signer::new(
+        Arc::new(Keys::new()),
+        Duration::from_secs(60),
+        Signing::default(),
+    );
+    let post = inline(b"From: me@us.example\r\n\r\nx");
+    let foreign = signer.sign(Some("lists.example"), b"", &post, false);
+    assert!(foreign.unwrap().is_empty(), "From's domain has keys");
+    let post = inline(b"From: me@other.example\r\n\r\nx");
+    let own = signer.sign(Some("us.example"), b"", &post, false).unwrap();
+    assert!(String::from_utf8(own).unwrap().contains("d=us.example"));
+}
