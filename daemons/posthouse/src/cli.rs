@@ -6,7 +6,7 @@ mod transfer;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-pub use list::{List, ListFields, ListMember};
+pub use list::{ListFields, ListMember, Lists};
 pub use transfer::{
     Backup, Export, Format, Fsck, Import, Index, Into, Protection, Quoting, Restore, Schema,
     Script, Verify,
@@ -71,7 +71,7 @@ pub enum Command {
     Group(Group),
     /// Mailing lists.
     #[command(subcommand)]
-    List(List),
+    List(Lists),
     /// Passwords for single programs.
     #[command(subcommand)]
     AppPassword(AppPassword),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Mailing lists.
 #[derive(Subcommand, Debug)]
-pub enum List {
+pub enum Lists {
     /// Make a list.
     Create(ListFields),
     /// Show the lists.

@@ -1,6 +1,6 @@
 //! `posthouse list`
 
-use crate::cli::{List, ListFields, ListMember};
+use crate::cli::{ListFields, ListMember, Lists};
 use crate::connect::Suite;
 use crate::failure::Failure;
 use crate::output;
@@ -48,9 +48,9 @@ const MEMBERS: &[(&str, &str)] = &[
 /// Members in one call.
 const AT_ONCE: usize = 200;
 
-pub(crate) async fn run(suite: &Suite, command: List) -> Result<(), Failure> {
+pub(crate) async fn run(suite: &Suite, command: Lists) -> Result<(), Failure> {
     match command {
-        List::Create(fields) => {
+        Lists::Create(fields) => {
             let empty = MailingList {
                 address: fields.address.clone(),
                 description: String::new(),
@@ -69,16 +69,16 @@ pub(crate) async fn run(suite: &Suite, command: List) -> Result<(), Failure> {
             };
             put(suite, PutMode::Create, changed(empty, fields)?, "Created").await
         }
-        List::Set(fields) => {
+        Lists::Set(fields) => {
             let list = find(suite, &fields.address).await?;
             put(suite, PutMode::Update, changed(list, fields)?, "Changed").await
         }
-        List::List => list(suite).await,
-        List::Show { address } => {
+        Lists::List => list(suite).await,
+        Lists::Show { address } => {
             output::one(suite.json, ALL, &row(&find(suite, &address).await?)?);
             Ok(())
         }
-        List::Remove { address } => {
+        Lists::Remove { address } => {
             let request = MailingListRemove {
                 address: address.clone(),
             };
@@ -87,7 +87,7 @@ pub(crate) async fn run(suite: &Suite, command: List) -> Result<(), Failure> {
             output::done(suite.json, &text, &json!({ "removed": address }));
             Ok(())
         }
-        List::Member(command) => member(suite, command).await,
+        Lists::Member(command) => member(suite, command).await,
     }
 }
 
