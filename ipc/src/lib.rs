@@ -24,6 +24,7 @@ mod socket;
 pub mod topology;
 
 pub use client::{CallError, Client, ClientOptions, Events, Heard};
+pub use frame::MAX_DESCRIPTORS;
 pub use hello::api_hash;
 pub use operation::{Event, Fault, FaultKind, Operation};
 pub use server::{Connection, Context, Peer, Router, ServerOptions, Users};

@@ -6,7 +6,7 @@ import smtplib
 
 import pytest
 
-from suite import PASSWORD, Failed, anybody, wait_for
+from suite import PASSWORD, Failed, anybody, message, wait_for
 
 
 def refused(code):
@@ -75,6 +75,27 @@ def test_subaddresses(shared, account):
     shared.send(f"{local}+anything@{domain}")
     shared.wait_messages(account, 1, "shopping")
     shared.wait_messages(account, 1)
+
+
+def test_a_domain_that_is_another(make_suite):
+    suite = make_suite()
+    suite.add_domain("first.test")
+    jane = suite.add_account("jane@first.test")
+    suite.add_domain("second.test", "--alias-of", "first.test")
+    assert suite.json("domain", "show", "second.test")["alias_of"] == "first.test"
+    suite.send("Jane@second.test")
+    suite.wait_messages(jane, 1)
+    with suite.smtp() as client:
+        client.mail("x@far.test")
+        assert client.rcpt("nobody@second.test")[0] == 550
+    with suite.submission(jane) as client:
+        client.sendmail("jane@second.test", jane, message("<own@second.test>", to=jane, sender="jane@second.test"))
+    suite.wait_messages(jane, 2)
+    assert suite.run("domain", "remove", "first.test", check=False).returncode != 0
+    suite.run("domain", "set", "second.test", "--alias-of", "")
+    with suite.smtp() as client:
+        client.mail("x@far.test")
+        assert client.rcpt("jane@second.test")[0] == 550
 
 
 def test_catch_all(make_suite):

@@ -1,4 +1,4 @@
-//! authd: the directory (domains, accounts, aliases, groups) and the only place that knows password hashes.
+//! authd: the directory (domains, accounts, aliases, groups, mailing lists) and the only place that knows password hashes.
 //!
 //! Listeners bring it the SASL exchanges of their clients; it answers with a challenge, a refusal, or a grant: account, rights,
 //! expiry, quota, sealed by keyd, which stored and queued demand before they act. smtpd and deliverd ask it where mail for
@@ -18,6 +18,8 @@
 //!   refused before anything is hashed. Blocks survive restarts, and are listed and lifted by `posthouse`.
 //! - **Forwarding**: makes the addresses of ours under which other people's mail goes on (SRS, `src/srs.rs`), and finds back what
 //!   comes to them.
+//! - **Mailing lists**: their settings and members, what bounces say of these, and the tokens by which people join and leave by
+//!   mail (`src/mailing.rs`).
 //! - **Names**: domains are kept as A-labels; local parts are NFC and matched without regard to case.
 //!
 //! SECURITY: user `posthouse-auth`. No network, except to the SQL server and the token provider where one is configured. Writes its state directory
@@ -41,6 +43,7 @@ mod exchange;
 pub mod fuzz;
 mod grant;
 mod login;
+mod mailing;
 mod name;
 mod oauth;
 mod password;
@@ -126,8 +129,11 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     let service = loop {
         let seal = grant::by_keyd(start.client(Role::Keyd), types::Grant::PURPOSE);
         let srs = grant::by_keyd(start.client(Role::Keyd), srs::PURPOSE);
+        let lists = grant::by_keyd(start.client(Role::Keyd), mailing::PURPOSE);
         match Service::open(db.clone(), &state, config.clone(), seal).await {
-            Ok(service) => break service.with_srs(srs, config.srs.clone()),
+            Ok(service) => {
+                break service.with_srs(srs, config.srs.clone()).with_lists(lists);
+            }
             // A server that comes up after us.
             Err(fault) if fault.kind == FaultKind::Temporary => {
                 tracing::warn!(%fault, "the directory database is not there yet");

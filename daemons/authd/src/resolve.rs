@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::directory::lookup::Entry;
 use crate::directory::{Directory, DirectoryError};
 use crate::name;
-use ipc::api::authd::{Domain, Resolution, Target};
+use ipc::api::authd::{Domain, ListPart, Resolution, Target};
 use ipc::{Fault, FaultKind};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,8 +30,40 @@ struct Walk {
     accounts: Vec<Target>,
     ids: HashSet<AccountId>,
     forwards: Vec<Address>,
+    lists: Vec<Target>,
     disabled: bool,
     cut: bool,
+}
+
+impl Walk {
+    fn add_list(&mut self, list: &Address, part: ListPart) {
+        let target = Target::List {
+            address: list.clone(),
+            part,
+        };
+        if !self.lists.contains(&target) {
+            self.lists.push(target);
+        }
+    }
+}
+
+/// The list that an address of its own belongs to, and which one it is; `None` in place of the latter is the owners'.
+fn list_part(address: &Address) -> Option<(Address, Option<ListPart>)> {
+    let local = address.local();
+    let list = |name: &str| Address::new(name, address.domain()).ok();
+    if let Some((name, token)) = local.rsplit_once("-confirm+") {
+        return Some((list(name)?, Some(ListPart::Confirm(token.to_owned()))));
+    }
+    let (name, suffix) = local.rsplit_once('-')?;
+    let part = match suffix.to_ascii_lowercase().as_str() {
+        "bounces" => Some(ListPart::Bounces),
+        "request" => Some(ListPart::Request),
+        "subscribe" => Some(ListPart::Subscribe),
+        "unsubscribe" => Some(ListPart::Unsubscribe),
+        "owner" => None,
+        _ => return None,
+    };
+    Some((list(name)?, part))
 }
 
 /// An address on the way, and the detail that it inherits.
@@ -111,6 +143,7 @@ impl Resolver {
         }
         let mut targets = walk.accounts;
         targets.extend(walk.forwards.into_iter().map(Target::Forward));
+        targets.extend(walk.lists);
         if self.is_for_reports(address) {
             targets.push(Target::Reports);
         }
@@ -198,6 +231,7 @@ impl Resolver {
                         keys.push(name::key(&address));
                         let base = self.base(&address, &domain);
                         keys.extend(base.as_ref().map(|(base, _)| name::key(base)));
+                        keys.extend(list_part(&address).map(|(list, _)| name::key(&list)));
                         steps.push((address, detail, domain, base));
                     }
                 }
@@ -215,7 +249,22 @@ impl Resolver {
                     let (base, detail) = base?;
                     Some((entries.get(&name::key(&base))?, Some(detail)))
                 });
+                let part = || {
+                    let (list, part) = list_part(&address)?;
+                    match entries.get(&name::key(&list))? {
+                        Entry::Mailing { address, owners } => Some((address, owners, part)),
+                        _ => None,
+                    }
+                };
                 match found {
+                    None if aim == Aim::Deliver
+                        && let Some((list, owners, part)) = part() =>
+                    {
+                        match part {
+                            None => level.extend(owners.iter().map(|one| (one.clone(), None))),
+                            Some(part) => walk.add_list(list, part),
+                        }
+                    }
                     Some((entry, detail)) => self.follow(entry, detail, aim, &mut walk, &mut level),
                     None => level.extend(self.fallback(&address, &domain, aim)),
                 }
@@ -284,6 +333,11 @@ impl Resolver {
                     });
                 }
             }
+            Entry::Mailing { address, .. } => {
+                if aim == Aim::Deliver {
+                    walk.add_list(address, ListPart::Post);
+                }
+            }
             Entry::List { targets, .. } => {
                 let room = self.config.targets.saturating_sub(level.len());
                 walk.cut |= targets.len() > room;
@@ -295,6 +349,10 @@ impl Resolver {
 
     /// Where mail for an address goes that is not in the directory.
     fn fallback(&self, address: &Address, domain: &Domain, aim: Aim) -> Option<Step> {
+        if let Some(other) = &domain.alias_of {
+            let address = Address::new(address.local(), other);
+            return address.ok().map(|address| (address, None));
+        }
         if aim == Aim::Send && !self.config.send_as_catch_all {
             return None;
         }
@@ -329,6 +387,7 @@ pub(crate) fn accounts(resolution: &Resolution) -> Vec<String> {
             None => name.to_string(),
         },
         Target::Forward(address) => format!("> {address}"),
+        Target::List { address, part } => format!("list {address} {part:?}"),
         Target::Reports => "reportd".to_owned(),
     };
     targets.iter().map(show).collect()

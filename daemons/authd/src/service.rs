@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::directory::{Directory, ListPut, ListRow};
 use crate::grant::Seal;
 use crate::login::{BLOCKS, Caller, Logins};
+use crate::mailing::Lists;
 use crate::now;
 use crate::resolve::Resolver;
 use crate::srs::Srs;
@@ -28,6 +29,7 @@ pub struct Service {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) admin: Arc<Admin>,
     srs: Option<Arc<Srs>>,
+    lists: Option<Arc<Lists>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -68,12 +70,23 @@ impl Service {
             logins,
             directory,
             srs: None,
+            lists: None,
         })
     }
 
     /// Forwarded mail leaves under addresses of ours.
     pub(crate) fn with_srs(mut self, seal: Seal, config: crate::config::Srs) -> Self {
         self.srs = Some(Arc::new(Srs::new(seal, config, Arc::clone(&self.resolver))));
+        self
+    }
+
+    /// Mailing lists, whose tokens are sealed so.
+    pub(crate) fn with_lists(mut self, seal: Seal) -> Self {
+        self.lists = Some(Arc::new(Lists {
+            directory: self.directory.clone(),
+            resolver: Arc::clone(&self.resolver),
+            seal,
+        }));
         self
     }
 
@@ -88,7 +101,11 @@ impl Service {
     pub(crate) fn router(&self, router: Router) -> Router {
         let closed = Arc::clone(&self.logins);
         let router = router.on_closed(move |peer| closed.closed(peer.connection));
-        self.people(self.domains(self.logins(router)))
+        let router = self.people(self.domains(self.logins(router)));
+        match &self.lists {
+            Some(lists) => lists.router(router),
+            None => router,
+        }
     }
 
     fn logins(&self, router: Router) -> Router {

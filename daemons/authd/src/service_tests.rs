@@ -16,6 +16,8 @@ use types::{AccountId, Address, Octets, Rights, TraceId};
 mod group;
 #[path = "service_login_tests.rs"]
 mod login;
+#[path = "service_mailing_tests.rs"]
+mod mailing;
 
 fn settings() -> Config {
     Config {
@@ -84,6 +86,7 @@ impl House {
             catch_all: catch_all.map(str::to_owned),
             subaddressing: true,
             quota_bytes: 0,
+            alias_of: None,
         };
         Ok(self
             .service

@@ -96,6 +96,7 @@ async fn an_account_logs_in_and_gets_mail_also_after_a_kill() {
             catch_all: None,
             subaddressing: true,
             quota_bytes: 0,
+            alias_of: None,
         },
     };
     tool.call(TRACE, &domain).await.unwrap();

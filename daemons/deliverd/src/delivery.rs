@@ -2,8 +2,12 @@
 
 use crate::config::{Config, OverQuota};
 use crate::copies::{Copy, groups};
+use crate::lists::{Answered, ListMail};
 use crate::script::{Flight, Scripts};
-use ipc::api::authd::{ForwardSender, Resolution, Target};
+use ipc::api::authd::{
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListPoster, ListRecipients, ListStanding,
+    ListSuspended, Resolution, Target,
+};
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
 use ipc::api::stored;
 use ipc::{Fault, FaultKind};
@@ -37,6 +41,34 @@ pub(crate) trait Directory: Send + Sync {
         trace: TraceId,
         request: ForwardSender,
     ) -> impl Future<Output = Result<Option<Address>, Fault>> + Send;
+
+    /// A list, and what the authors of a post are there.
+    fn list_poster(
+        &self,
+        trace: TraceId,
+        request: ListPoster,
+    ) -> impl Future<Output = Result<Option<ListStanding>, Fault>> + Send;
+
+    /// A page of its members.
+    fn list_recipients(
+        &self,
+        trace: TraceId,
+        request: ListRecipients,
+    ) -> impl Future<Output = Result<Vec<Address>, Fault>> + Send;
+
+    /// Notes bounces.
+    fn list_bounced(
+        &self,
+        trace: TraceId,
+        request: ListBounced,
+    ) -> impl Future<Output = Result<ListSuspended, Fault>> + Send;
+
+    /// A command by mail.
+    fn list_command(
+        &self,
+        trace: TraceId,
+        request: ListCommand,
+    ) -> impl Future<Output = Result<ListAnswer, Fault>> + Send;
 }
 
 /// What the store makes of each target of a call.
@@ -65,6 +97,7 @@ pub(crate) struct Delivery<D, S> {
     pub(crate) store: S,
     pub(crate) config: Config,
     pub(crate) large: Semaphore,
+    pub(crate) answered: Answered,
     /// None in tests without a store.
     pub(crate) scripts: Option<Scripts>,
     /// `None` if it does not run.
@@ -91,6 +124,10 @@ enum Ends {
 pub(crate) struct Plan {
     pub(crate) copies: Vec<Copy>,
     pub(crate) follow_ups: Vec<FollowUp>,
+    /// The lists that recipients lead to.
+    pub(crate) lists: Vec<ListMail>,
+    /// Posts to lists, each with its file.
+    pub(crate) distributions: Vec<(FollowUp, File)>,
     outcomes: BTreeMap<u16, Vec<Outcome>>,
     /// For [`Store::remember`], when all is stored.
     pub(crate) notes: Vec<(AccountId, Vec<(u64, i64)>)>,
@@ -114,6 +151,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             store,
             config,
             large,
+            answered: Answered::default(),
             scripts,
             reportd: None,
         }
@@ -125,15 +163,15 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         self
     }
 
-    /// Delivers to all recipients, as far as that goes now. `file` comes with [`Body::Attached`].
+    /// Delivers to all recipients, as far as that goes now. `file` comes with [`Body::Attached`]. The files go with the answer.
     ///
     /// # Errors
     /// If the message itself cannot be read: a fault of the call.
-    pub(crate) async fn deliver(
+    pub(crate) async fn deliver_posts(
         &self,
         call: Deliver,
         file: Option<File>,
-    ) -> Result<Delivered, Fault> {
+    ) -> Result<(Delivered, Vec<File>), Fault> {
         let message = self.read(&call, file).await?;
         let mut plan = Plan::default();
         let width = self.config.recipients_at_once;
@@ -149,6 +187,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             }
         }
         self.hand_to_reportd(&call, &message, &mut plan).await;
+        self.serve_lists(&call, &message, &mut plan).await;
         self.file_as_junk(&call, &mut plan).await;
         self.run_scripts(&call, &message, &mut plan).await;
         let (copies, changed): (Vec<Copy>, Vec<Copy>) = std::mem::take(&mut plan.copies)
@@ -183,10 +222,22 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             )
         });
         self.readdress(&call, &mut plan.follow_ups).await;
-        Ok(Delivered {
+        let mut files = Vec::new();
+        for (follow_up, file) in plan.distributions {
+            // The same holds for posts.
+            if !matches!(
+                outcomes.get(&follow_up.index()),
+                Some(Outcome::Temporary(_))
+            ) {
+                plan.follow_ups.push(follow_up);
+                files.push(file);
+            }
+        }
+        let delivered = Delivered {
             outcomes: outcomes.into_iter().collect(),
             follow_ups: plan.follow_ups,
-        })
+        };
+        Ok((delivered, files))
     }
 
     /// Parses the message once for all recipients.
@@ -230,7 +281,13 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         let address = &recipient.address;
         // What has come by here before, sent on by somebody, would come by here for ever.
         if message.has_been_at(address) {
-            return Ends::Decided(looped(address));
+            // A list says nothing of that: its posts run in circles where lists are members of each other.
+            return match self.directory.resolve(trace, address).await {
+                Ok(Resolution::Local(targets)) if targets.iter().all(is_list) => {
+                    Ends::Targets(targets)
+                }
+                _ => Ends::Decided(looped(address)),
+            };
         }
         let permanent = |code, enhanced, text: String| {
             Ends::Decided(Outcome::Permanent(status(code, enhanced, text)))
@@ -276,6 +333,11 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             match target {
                 Target::Forward(address) => forwards.push(address),
                 Target::Reports => plan.reports.push(recipient.index),
+                Target::List { address, part } => plan.lists.push(ListMail {
+                    index: recipient.index,
+                    address,
+                    part,
+                }),
                 Target::Account {
                     account,
                     name,
@@ -462,9 +524,13 @@ impl<D: Directory, S: Store> Delivery<D, S> {
 }
 
 impl Message {
-    fn has_been_at(&self, address: &Address) -> bool {
+    pub(crate) fn has_been_at(&self, address: &Address) -> bool {
         !self.delivered_to.is_empty() && self.delivered_to.contains(&address.key())
     }
+}
+
+fn is_list(target: &Target) -> bool {
+    matches!(target, Target::List { .. })
 }
 
 /// The number under which the store remembers a copy. An account gets one copy of a message for its INBOX, by however many

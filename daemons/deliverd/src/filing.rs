@@ -283,7 +283,7 @@ fn follow_up(index: u16, name: &Address, sent: Sent) -> Option<FollowUp> {
 }
 
 /// The beginning of the body.
-fn read(call: &Deliver, message: &Message, most: usize) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read(call: &Deliver, message: &Message, most: usize) -> Result<Vec<u8>, Fault> {
     match (&call.body, &message.file) {
         (Body::Inline(body), _) => Ok(body.0.clone()),
         (body, Some(file)) => {

@@ -16,12 +16,17 @@
 //!
 //! Mail for `reportd.addresses` goes to reportd as it is, whoever else gets it.
 //!
+//! Mail to a mailing list is judged by who its author is, given the list's fields, tag and footer, and handed to queued with all
+//! members as recipients: one file, which comes with the answer. Bounces count against members, and commands are answered; authd
+//! keeps members and makes the tokens of questions.
+//!
 //! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor, and the
-//! store, for scripts and mailboxes. Calls authd (ResolveRecipient, ForwardSender), stored (Deliver, Remember) and reportd (TakeReport). Serves queued alone. It is the
+//! store, for scripts and mailboxes. Calls authd (ResolveRecipient, ForwardSender, and what
+//! lists need), stored (Deliver, Remember) and reportd (TakeReport). Serves queued alone. It is the
 //! parser of hostile input on this side of the queue and runs the users' scripts: it holds no secret and no right but to deliver.
 //!
 //! STANDARDS: RFC 5321 4.4 (Return-Path), RFC 5233 (subaddresses, as folders), RFC 9228 (Delivered-To), RFC 5322 and RFC 2045
-//! to 2047 (parsing, see the crate `message`), RFC 5228 and its extensions (Sieve, see the crate `sieve`).
+//! to 2047 (parsing, see the crate `message`), RFC 2369 and RFC 2919 (lists), RFC 3464 (bounces), RFC 3834 (answers), RFC 5228 and its extensions (Sieve, see the crate `sieve`).
 //!
 //! RECOVERY: keeps no state. Killed in the middle, it is asked again by queued; stored knows the copies that it has, by the
 //! message's id in the queue, and takes none twice.
@@ -31,14 +36,19 @@ mod config;
 mod copies;
 mod delivery;
 mod filing;
+pub mod fuzz;
 mod junk;
+mod lists;
 mod reports;
 mod script;
 
 pub use config::{Config, OverQuota, SieveConfig};
 
 use delivery::{Delivery, Directory, Store, StoreResults};
-use ipc::api::authd::{ForwardSender, Resolution, ResolveRecipient};
+use ipc::api::authd::{
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListPoster, ListRecipients, ListStanding,
+    ListSuspended, Resolution, ResolveRecipient,
+};
 use ipc::api::deliverd::Deliver;
 use ipc::api::stored;
 use ipc::{Client, Fault, FaultKind, Router};
@@ -81,6 +91,38 @@ impl Directory for Client {
         trace: TraceId,
         request: ForwardSender,
     ) -> Result<Option<Address>, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_poster(
+        &self,
+        trace: TraceId,
+        request: ListPoster,
+    ) -> Result<Option<ListStanding>, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_recipients(
+        &self,
+        trace: TraceId,
+        request: ListRecipients,
+    ) -> Result<Vec<Address>, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_bounced(
+        &self,
+        trace: TraceId,
+        request: ListBounced,
+    ) -> Result<ListSuspended, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_command(
+        &self,
+        trace: TraceId,
+        request: ListCommand,
+    ) -> Result<ListAnswer, Fault> {
         self.call(trace, &request).await.map_err(Fault::from)
     }
 }
@@ -142,12 +184,12 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         .then(|| start.client(Role::Reportd));
     let delivery = Delivery::new(authd, stored, config, Some(scripts)).with_reportd(reportd);
     let delivery = Arc::new(delivery);
-    let router = Router::new(Role::Deliverd).on(move |context, call: Deliver| {
+    let router = Router::new(Role::Deliverd).on(move |mut context: ipc::Context, call: Deliver| {
         let (delivery, places) = (delivery.clone(), places.clone());
         async move {
             let closing = |_| Fault::new(FaultKind::Temporary, "shutting down");
             let _place = places.acquire_owned().await.map_err(closing)?;
-            let mut descriptors = context.descriptors;
+            let mut descriptors = std::mem::take(&mut context.descriptors);
             let file = descriptors.pop().map(File::from);
             if !descriptors.is_empty() {
                 return Err(Fault::new(
@@ -155,7 +197,11 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
                     "a call has one descriptor at most",
                 ));
             }
-            delivery.deliver(call, file).await
+            let (delivered, files) = delivery.deliver_posts(call, file).await?;
+            for file in files {
+                context.attach(file.into());
+            }
+            Ok(delivered)
         }
     });
     start

@@ -1,6 +1,7 @@
 //! The command line: what can be typed. Each command's work stands in `command/`.
 
 mod hook;
+mod list;
 mod report;
 mod transfer;
 
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 pub use hook::{Hook, HookTrial};
+pub use list::{ListFields, ListMember, Lists};
 pub use report::Report;
 pub use transfer::{
     Backup, Export, Format, Fsck, Import, Index, Into, Protection, Quoting, Restore, Schema,
@@ -71,6 +73,9 @@ pub enum Command {
     /// Addresses whose members all get the mail.
     #[command(subcommand)]
     Group(Group),
+    /// Mailing lists.
+    #[command(subcommand)]
+    List(Lists),
     /// Passwords for single programs.
     #[command(subcommand)]
     AppPassword(AppPassword),
@@ -210,6 +215,9 @@ pub struct DomainFields {
     /// Where mail for unknown addresses goes; empty for nowhere.
     #[arg(long, value_name = "ADDRESS")]
     pub catch_all: Option<String>,
+    /// Another domain whose addresses it has as well, those aside that it has itself; empty for none.
+    #[arg(long, value_name = "DOMAIN")]
+    pub alias_of: Option<String>,
     /// Whether user+detail is delivered to user.
     #[arg(long)]
     pub subaddressing: Option<bool>,

@@ -65,6 +65,7 @@ async fn make(suite: &Suite, passwords: &std::path::Path) -> Result<(), Failure>
         catch_all: None,
         subaddressing: true,
         quota_bytes: 0,
+        alias_of: None,
     };
     suite
         .call(

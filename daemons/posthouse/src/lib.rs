@@ -116,6 +116,7 @@ async fn ask(place: &Place, json: bool, command: Command) -> Result<(), Failure>
         Command::Account(command) => command::account::run(&suite, command).await,
         Command::Alias(command) => command::alias::run(&suite, command).await,
         Command::Group(command) => command::group::run(&suite, command).await,
+        Command::List(command) => command::list::run(&suite, command).await,
         Command::AppPassword(command) => command::app_password::run(&suite, command).await,
         Command::Limit(command) => command::limit::run(&suite, command).await,
         Command::Greylist(command) => command::greylist::run(&suite, command).await,

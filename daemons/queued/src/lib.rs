@@ -42,6 +42,7 @@ mod control;
 mod core;
 mod counters;
 mod destination;
+mod distribute;
 mod explain;
 mod ids;
 mod lanes;

@@ -2,12 +2,14 @@
 
 use crate::by_priority::ByPriority;
 use crate::core::{Core, now};
+use crate::distribute::{self, Post};
 use crate::message::{End, Fresh, Job};
 use crate::record::Head;
 use crate::report::Event;
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient, RedirectOptions};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use types::{
@@ -93,8 +95,8 @@ async fn attempt(core: &Arc<Core>, job: Job) {
         return;
     }
     match deliver(core, &job).await {
-        Ok(delivered) => {
-            let (ends, fresh) = ends(core, &job, delivered).await;
+        Ok((delivered, files)) => {
+            let (ends, fresh) = ends(core, &job, delivered, files).await;
             core.settle(job, ends, fresh).await;
         }
         Err(fault) => {
@@ -111,7 +113,7 @@ async fn attempt(core: &Arc<Core>, job: Job) {
     }
 }
 
-async fn deliver(core: &Arc<Core>, job: &Job) -> Result<Delivered, Fault> {
+async fn deliver(core: &Arc<Core>, job: &Job) -> Result<(Delivered, Vec<File>), Fault> {
     let message = &job.message;
     let content = core.content(message).await?;
     let recipients = job.recipients.iter().filter_map(|waiting| {
@@ -142,12 +144,13 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<Delivered, Fault> {
                 len: message.head.body_len,
             },
         },
+        ours: message.head.sign,
     };
     drop(content);
     let mut pauses = PAUSES.iter();
     loop {
         let file = core.open_body(message)?;
-        match core.peers.deliver(&call, file).await {
+        match core.peers.deliver_posts(&call, file).await {
             Err(fault) if fault.is_temporary() => {
                 let Some(pause) = pauses.next() else {
                     return Err(fault);
@@ -161,13 +164,23 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<Delivered, Fault> {
 }
 
 /// What became of each recipient, and what follows from it.
-async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, Vec<Fresh>) {
+async fn ends(
+    core: &Arc<Core>,
+    job: &Job,
+    delivered: Delivered,
+    files: Vec<File>,
+) -> (Vec<End>, Vec<Fresh>) {
+    let mut files = files.into_iter();
     let mut outcomes: HashMap<u16, Outcome> = delivered.outcomes.into_iter().collect();
     let mut fresh = Vec::new();
     // Recipients whose success another host reports, and those that go round in circles.
     let mut redirected: HashMap<u16, Option<Status>> = HashMap::new();
     for follow_up in delivered.follow_ups {
         let index = follow_up.index();
+        let file = match &follow_up {
+            FollowUp::Distribute { .. } => files.next(),
+            _ => None,
+        };
         // What is tried again redirects and answers again.
         if !matches!(
             outcomes.get(&index),
@@ -187,6 +200,26 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
                     Err(status) => {
                         tracing::warn!(id = %job.message.id, text = status.text, "an answer of a script is lost")
                     }
+                }
+                continue;
+            }
+            FollowUp::Distribute {
+                sender,
+                prefix,
+                recipients,
+                content,
+                ..
+            } => {
+                let post = file.map(|file| Post {
+                    sender,
+                    prefix: prefix.0,
+                    recipients,
+                    content,
+                    file,
+                });
+                match distribute(core, job, post).await {
+                    Ok(messages) => fresh.extend(messages),
+                    Err(status) => drop(redirected.insert(index, Some(status))),
                 }
                 continue;
             }
@@ -246,6 +279,15 @@ async fn ends(core: &Arc<Core>, job: &Job, delivered: Delivered) -> (Vec<End>, V
         })
         .collect();
     (ends, fresh)
+}
+
+/// The messages of a post to a list.
+async fn distribute(core: &Arc<Core>, job: &Job, post: Option<Post>) -> Result<Vec<Fresh>, Status> {
+    let missing = || {
+        let text = "the file of a post is missing";
+        unavailable(Fault::new(FaultKind::Temporary, text))
+    };
+    distribute::messages(core, job, post.ok_or_else(missing)?).await
 }
 
 /// Where a message goes on to, and as what.

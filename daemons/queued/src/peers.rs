@@ -15,6 +15,15 @@ pub trait Peers: Send + Sync + 'static {
     /// Delivers here. `body` is the file of an attached body.
     async fn deliver(&self, call: &Deliver, body: Option<File>) -> Result<Delivered, Fault>;
 
+    /// The same, with the files of posts to mailing lists, in the order of these.
+    async fn deliver_posts(
+        &self,
+        call: &Deliver,
+        body: Option<File>,
+    ) -> Result<(Delivered, Vec<File>), Fault> {
+        Ok((self.deliver(call, body).await?, Vec::new()))
+    }
+
     /// Delivers to another host. A fault says nothing about whether it was done.
     async fn relay(&self, call: &Relay, body: Option<File>) -> Result<Relayed, Fault>;
 
@@ -40,12 +49,20 @@ pub struct Daemons {
 #[async_trait]
 impl Peers for Daemons {
     async fn deliver(&self, call: &Deliver, body: Option<File>) -> Result<Delivered, Fault> {
+        Ok(self.deliver_posts(call, body).await?.0)
+    }
+
+    async fn deliver_posts(
+        &self,
+        call: &Deliver,
+        body: Option<File>,
+    ) -> Result<(Delivered, Vec<File>), Fault> {
         let descriptors = body.into_iter().map(Into::into).collect();
-        let (reply, _) = self
+        let (reply, files) = self
             .deliverd
             .call_with(call.trace, call, descriptors, self.deliver_timeout)
             .await?;
-        Ok(reply)
+        Ok((reply, files.into_iter().map(File::from).collect()))
     }
 
     async fn relay(&self, call: &Relay, body: Option<File>) -> Result<Relayed, Fault> {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -155,6 +155,43 @@ impl Spool {
         Ok(())
     }
 
+    /// Makes the durable body of a message of the next `len` octets of a file; whether they are ASCII. Blocks for the disk.
+    ///
+    /// # Errors
+    /// `UnexpectedEof`: there are fewer. Others of the file system.
+    pub(crate) fn put(&self, id: QueueId, from: &mut File, len: u64) -> io::Result<bool> {
+        let path = self.slot_path(self.next.fetch_add(1, Ordering::Relaxed));
+        let copied = (|| {
+            let mut to = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            let (mut left, mut ascii) = (len, true);
+            let mut piece = vec![0; 64 * 1024];
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+                let count = from.read(piece.get_mut(..most).unwrap_or_default())?;
+                let octets = piece.get(..count).unwrap_or_default();
+                if octets.is_empty() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                ascii &= octets.is_ascii();
+                to.write_all(octets)?;
+                left -= count as u64;
+            }
+            to.sync_data()?;
+            std::fs::rename(&path, self.path(id))?;
+            self.handle.sync_all()?;
+            Ok(ascii)
+        })();
+        match &copied {
+            Ok(_) => drop(self.bytes.fetch_add(len, Ordering::Relaxed)),
+            Err(_) => drop(std::fs::remove_file(&path)),
+        }
+        copied
+    }
+
     /// The body of a message, for reading.
     pub(crate) fn read(&self, id: QueueId) -> io::Result<File> {
         File::open(self.path(id))
@@ -214,7 +251,6 @@ impl Spool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::io::{Read, Write};
 
     #[test]
     fn a_slot_becomes_a_body_or_goes() {

@@ -42,7 +42,8 @@ impl Signer {
         }
     }
 
-    /// The DKIM-Signature fields for this message, each with its line end; empty if no domain of it has keys here. Blocks.
+    /// The DKIM-Signature fields for this message, each with its line end; empty if no domain of it has keys here. `author`:
+    /// whether From's domain may sign; if not, the sender's does, which answers for its own part alone (a mailing list). Blocks.
     ///
     /// # Errors
     /// Why it could not be signed although there are keys, or why that is not known: a later attempt may do better.
@@ -51,11 +52,13 @@ impl Signer {
         sender_domain: Option<&str>,
         prefix: &[u8],
         body: &BodySource,
+        author: bool,
     ) -> Result<Vec<u8>, String> {
         let header = read_header(prefix, body)?;
         let from = message::Fields::new(&header)
             .find(|field| field.name.eq_ignore_ascii_case(b"from"))
-            .and_then(|field| message::first_domain(field.value));
+            .and_then(|field| message::first_domain(field.value))
+            .filter(|_| author);
         for domain in self.signing.signers(from.as_deref(), sender_domain) {
             let keys = self.keys(&domain)?;
             if !keys.is_empty() {
@@ -144,9 +147,22 @@ impl Signer {
                 Error::Crypto(CryptoError::Library(text)) => text,
                 other => other.to_string(),
             })?;
+            let start = out.len();
             signature.write_header(&mut out);
+            unfold_end(&mut out, start);
         }
         Ok(out)
+    }
+}
+
+/// A fold between the signature and the last semicolon is no part of what some verifiers take out before they hash the field
+/// (RFC 6376 3.7 says all of the white space around it): there is none.
+fn unfold_end(out: &mut Vec<u8>, start: usize) {
+    let field = out.get(start..).unwrap_or_default();
+    if let Some(head) = field.strip_suffix(b"\r\n\t;\r\n") {
+        let end = start + head.len();
+        out.truncate(end);
+        out.extend_from_slice(b";\r\n");
     }
 }
 
@@ -237,6 +253,27 @@ impl CrlfLines {
                 b'\n' => out.extend_from_slice(b"\r\n"),
                 other => out.push(*other),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_ends_in_its_line() {
+        for (written, wanted) in [
+            (
+                "X: y\r\n\t;\r\nD: b=AA==\r\n\t;\r\n",
+                "X: y\r\n\t;\r\nD: b=AA==;\r\n",
+            ),
+            ("D: b=AA==;\r\n", "D: b=AA==;\r\n"),
+            ("", ""),
+        ] {
+            let mut out = written.as_bytes().to_vec();
+            unfold_end(&mut out, written.find("D:").unwrap_or(0));
+            assert_eq!(out, wanted.as_bytes());
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn sealing(octets: &[u8]) {
         assert!(fields.iter().all(|line| line.starts_with("ARC-")), "{set}");
         assert!(set.lines().all(|line| line.len() <= 998), "{set}");
     }
-    let _ = signer.sign(Some("example.org"), b"", &body);
+    let _ = signer.sign(Some("example.org"), b"", &body, true);
 }
 
 /// Policies of MTA-STS: what is taken names hosts that could be, and no host that it does not name passes.

@@ -124,7 +124,20 @@ impl Service {
                     .map(|sender: &Address| sender.domain().to_owned());
                 let (prefix, body, ours) = (call.prefix.clone(), body.clone(), call.sign);
                 let work = move || match (ours, sealer) {
-                    (true, _) => signer.sign(sender.as_deref(), &prefix, &body),
+                    (true, _) => signer.sign(sender.as_deref(), &prefix, &body, true),
+                    // What strangers posted to a list of ours: the list signs, and seals what was found of the author.
+                    (false, sealer) if is_post(&prefix) => {
+                        let mut head = signer.sign(sender.as_deref(), &prefix, &body, false)?;
+                        let signed = head.clone();
+                        head.extend_from_slice(&prefix);
+                        let seal = match sealer {
+                            Some(sealer) => {
+                                sealer.seal(&signer, sender.as_deref(), &head, &body, now())?
+                            }
+                            None => Vec::new(),
+                        };
+                        Ok([seal, signed].concat())
+                    }
                     // What is not ours and goes elsewhere is forwarded.
                     (false, Some(sealer)) => {
                         sealer.seal(&signer, sender.as_deref(), &prefix, &body, now())
@@ -157,6 +170,11 @@ impl Service {
             traits,
         })
     }
+}
+
+/// Whether a list of ours sends it: only deliverd writes such a field into the prefix.
+fn is_post(prefix: &[u8]) -> bool {
+    message::Fields::new(prefix).any(|field| field.name.eq_ignore_ascii_case(b"list-id"))
 }
 
 /// Seconds since 1970.

@@ -2,6 +2,7 @@
 
 use crate::checks::ChecksConfig;
 use crate::dnslist::DnsListsConfig;
+use crate::rewriting::{BccRule, RewriteRule};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -291,6 +292,12 @@ pub struct Config {
     pub auth_without_tls: bool,
     /// SASL mechanisms on submission listeners, in the order of the offer.
     pub mechanisms: Vec<String>,
+    /// Addresses of the envelope that become others on arrival, as `[[smtpd.rewrite]]` with `which`, `listeners`, `login`, `from`, `to`
+    /// and `header`; the first that fits decides (docs/rewriting.md). None.
+    pub rewrite: Vec<RewriteRule>,
+    /// Recipients who get mail of or to others without anybody seeing it, as `[[smtpd.bcc]]` with `senders`, `recipients`, `listeners`
+    /// and `to` (docs/rewriting.md). None.
+    pub bcc: Vec<BccRule>,
     /// `[smtpd.checks]`
     pub checks: ChecksConfig,
     /// `[smtpd.dnslists]`
@@ -339,6 +346,8 @@ impl Default for Config {
             mechanisms: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]
                 .map(str::to_owned)
                 .to_vec(),
+            rewrite: Vec::new(),
+            bcc: Vec::new(),
             checks: ChecksConfig::default(),
             dnslists: DnsListsConfig::default(),
             early: EarlyConfig::default(),

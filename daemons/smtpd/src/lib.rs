@@ -15,6 +15,8 @@
 //! Strangers are also looked up in the lists of `[smtpd.dnslists]`, have to wait for their turn (`[smtpd.early]`), and everybody is weighed by limitd
 //! where its rules and greylisting need it; while that is away, mail goes on or waits as `limitd.away` says.
 //!
+//! Rules may rewrite senders and recipients on arrival, and add recipients that nobody sees (`[[smtpd.rewrite]]`, `[[smtpd.bcc]]`).
+//!
 //! SECURITY: user `posthouse-smtp`. Listens, asks name servers (UDP, and TCP to their ports) and connects to nobody else, writes no
 //! file, reads none but its configuration and resolv.conf. Calls authd (logins, recipients), keyd (TLS signatures), queued
 //! (commits), limitd (Weigh: limits), reportd (Judged: what the checks found, later and never waited for) and, where filters are
@@ -45,6 +47,7 @@ mod listener;
 mod peers;
 mod recipients;
 mod reports;
+mod rewriting;
 mod serving;
 mod session;
 mod trace_header;
@@ -57,6 +60,7 @@ pub use config::{
     TermsConfig, Timeouts, TlsMode,
 };
 pub use dnslist::{Ask, DnsList, DnsLists, DnsListsConfig, Kind, ListAction, When};
+pub use rewriting::{BccRule, RewriteRule, Which};
 
 use clients::Clients;
 use runtime::{Failure, Listen, Needs, Setting, Start};
@@ -104,6 +108,7 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
     if let Some(fault) = config.dnslists.fault() {
         return Err(Failure::new(format!("smtpd.dnslists: {fault}")));
     }
+    rewriting::Rewriting::new(config)?;
     if let Some(fault) = config.terms.fault() {
         return Err(Failure::new(format!("smtpd.terms: {fault}")));
     }

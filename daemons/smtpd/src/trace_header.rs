@@ -22,6 +22,8 @@ pub struct Received<'a> {
     pub id: QueueId,
     /// The recipient, if there is only one: more would tell them of each other.
     pub recipient: Option<&'a Address>,
+    /// Whom the client named instead of this recipient, before a rule changed it.
+    pub asked: Option<&'a Address>,
     /// The priority that was granted, if one was asked for.
     pub priority: Option<i8>,
     /// Seconds since 1970.
@@ -91,6 +93,17 @@ impl Received<'_> {
         let _ = write!(out, " id {}", self.id);
         if let Some(recipient) = self.recipient {
             let _ = write!(out, "\r\n\tfor <{recipient}>");
+            if let Some(asked) = self.asked {
+                // RFC 5322 3.2.2: a comment, of a quoted pair where one of its own characters stands
+                out.push_str(" (sent to ");
+                for c in asked.to_string().chars() {
+                    if matches!(c, '(' | ')' | '\\') {
+                        out.push('\\');
+                    }
+                    out.push(c);
+                }
+                out.push(')');
+            }
         }
         if let Some(priority) = self.priority {
             // RFC 6710 4.1, 8: an additional clause of Received
@@ -182,6 +195,7 @@ mod tests {
             },
             id: QueueId(1),
             recipient: Some(&recipient),
+            asked: None,
             priority: Some(-3),
             at: 0,
         };

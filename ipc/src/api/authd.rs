@@ -149,6 +149,13 @@ pub enum Target {
     Forward(Address),
     /// reportd: one of `reportd.addresses`.
     Reports,
+    /// A mailing list.
+    List {
+        /// Its address.
+        address: Address,
+        /// Which of its addresses it is.
+        part: ListPart,
+    },
 }
 
 /// Whether an account may use an address as MAIL FROM or From.
@@ -174,6 +181,8 @@ pub struct Domain {
     pub subaddressing: bool,
     /// For new accounts: octets; 0 is unlimited.
     pub quota_bytes: u64,
+    /// Another domain of ours whose addresses its own are, those aside that it has itself.
+    pub alias_of: Option<String>,
 }
 
 /// Whether a Put may make, change, or both.
@@ -486,3 +495,273 @@ pub struct ForwardSender {
     pub to: Vec<Address>,
 }
 operation!(ForwardSender = 40, idempotent -> Option<Address>);
+
+/// What the mail to one of a list's addresses is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ListPart {
+    /// A post: `list@`.
+    Post,
+    /// A report about a copy that a member did not get: `list-bounces@`.
+    Bounces,
+    /// A command in the subject: `list-request@`.
+    Request,
+    /// `list-subscribe@`
+    Subscribe,
+    /// `list-unsubscribe@`
+    Unsubscribe,
+    /// An answer to a question of the list: `list-confirm+TOKEN@`.
+    Confirm(String),
+}
+
+/// Who may post to a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Posting {
+    /// Everybody.
+    Anyone,
+    /// Members, and owners.
+    #[default]
+    Members,
+    /// Owners: announcements.
+    Owners,
+}
+
+/// Who becomes a member of a list by mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subscription {
+    /// Nobody: the operator adds members.
+    #[default]
+    Closed,
+    /// Whom an owner lets in.
+    Owner,
+    /// Whoever shows that the address is theirs.
+    Confirm,
+}
+
+/// Whether a post gets the list's address as From.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FromHandling {
+    /// If the author's domain wants mail refused or put aside that does not pass DMARC.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Where answers to posts go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyTo {
+    /// Where the author wants them.
+    #[default]
+    Author,
+    /// To the list.
+    List,
+}
+
+/// A mailing list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailingList {
+    /// Its address, in a domain of ours.
+    pub address: String,
+    /// What it is for: one line.
+    pub description: String,
+    /// Addresses of its owners, up to 20: mail to `list-owner@` goes to them.
+    pub owners: Vec<String>,
+    /// Who may post.
+    pub posting: Posting,
+    /// Who becomes a member by mail.
+    pub subscription: Subscription,
+    /// Put before the subject in brackets; empty: none.
+    pub tag: String,
+    /// Put below each post; empty: nothing.
+    pub footer: String,
+    /// From of posts.
+    pub from: FromHandling,
+    /// Reply-To of posts.
+    pub reply_to: ReplyTo,
+    /// An address that gets each post as well: a shared group's, whose mailbox is then the archive.
+    pub archive: Option<String>,
+    /// Where its archive can be read: a URL for List-Archive.
+    pub archive_url: Option<String>,
+    /// Octets of a post at most; 0 is no limit of its own.
+    pub max_bytes: u64,
+    /// Days with bounces after which a member gets no more posts; 0 is never.
+    pub max_bounces: u32,
+    /// Members, in answers.
+    pub members: u64,
+}
+
+/// A member of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListMember {
+    /// Here or elsewhere.
+    pub address: String,
+    /// The person's name; may be empty.
+    pub name: String,
+    /// Posts, but gets none.
+    pub nomail: bool,
+    /// May post where members may.
+    pub can_post: bool,
+    /// Seconds since 1970; 0 in a request.
+    pub joined: u64,
+    /// Days with bounces, in answers.
+    pub bounces: u32,
+    /// Gets nothing because of them.
+    pub suspended: bool,
+}
+
+/// Makes or changes a mailing list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MailingListPut {
+    /// Create or update.
+    pub mode: PutMode,
+    /// All of it, without members.
+    pub list: MailingList,
+}
+operation!(MailingListPut = 50, once -> ());
+
+/// The mailing lists, by address, in pages.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MailingListList {
+    /// Only this one.
+    pub address: Option<String>,
+    /// Addresses behind this one.
+    pub after: Option<String>,
+}
+operation!(MailingListList = 51, idempotent -> Vec<MailingList>);
+
+/// Removes a mailing list with its members.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MailingListRemove {
+    /// Its address.
+    pub address: String,
+}
+operation!(MailingListRemove = 52, once -> ());
+
+/// Makes members, or changes those that are. Their bounces are forgotten.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListMemberPut {
+    /// The list.
+    pub list: String,
+    /// Up to 200.
+    pub members: Vec<ListMember>,
+}
+operation!(ListMemberPut = 53, idempotent -> ());
+
+/// The members of a list, by address, in pages.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListMemberList {
+    /// The list.
+    pub list: String,
+    /// Addresses behind this one.
+    pub after: Option<String>,
+}
+operation!(ListMemberList = 54, idempotent -> Vec<ListMember>);
+
+/// Ends memberships; how many there were.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListMemberRemove {
+    /// The list.
+    pub list: String,
+    /// Up to 200 addresses.
+    pub members: Vec<String>,
+}
+operation!(ListMemberRemove = 55, idempotent -> u64);
+
+/// What a post needs to know: the list, and what the poster is there. `None` if there is no such list any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListPoster {
+    /// The list.
+    pub list: Address,
+    /// The author's addresses.
+    pub authors: Vec<Address>,
+}
+operation!(ListPoster = 56, idempotent -> Option<ListStanding>);
+
+/// The answer to [`ListPoster`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListStanding {
+    /// The list.
+    pub list: MailingList,
+    /// One of the authors is an owner.
+    pub owner: bool,
+    /// One of them is a member who may post.
+    pub member: bool,
+    /// One of the authors has an address in a domain of ours.
+    pub ours: bool,
+}
+
+/// Who gets a post: members in pages, ordered. Those who want no mail and those suspended are not among them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListRecipients {
+    /// The list.
+    pub list: Address,
+    /// Those behind this one.
+    pub after: Option<Address>,
+}
+operation!(ListRecipients = 57, idempotent -> Vec<Address>);
+
+/// Notes that members did not get a post: once a day each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListBounced {
+    /// The list.
+    pub list: Address,
+    /// Up to 100.
+    pub members: Vec<Address>,
+}
+operation!(ListBounced = 58, idempotent -> ListSuspended);
+
+/// The answer to [`ListBounced`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListSuspended {
+    /// Members who get nothing more from now on.
+    pub members: Vec<Address>,
+    /// Who is told of it.
+    pub owners: Vec<Address>,
+}
+
+/// A command that came by mail.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListCommand {
+    /// The list.
+    pub list: Address,
+    /// From whom, as MAIL FROM says.
+    pub sender: Address,
+    /// Whom it may be about: the sender, and up to 10 addresses of the subject. A token tells which.
+    pub about: Vec<Address>,
+    /// Which.
+    pub command: ListPart,
+}
+operation!(ListCommand = 59, idempotent -> ListAnswer);
+
+/// What follows from [`ListCommand`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListAnswer {
+    /// Nothing: there is no such list or membership, or the token is not ours.
+    Nothing,
+    /// Ask this address whether it is meant: an answer to `list-confirm+TOKEN@` does it.
+    Ask {
+        /// Whom.
+        to: Vec<Address>,
+        /// Where the answer goes.
+        confirm: Address,
+        /// Who joins or leaves.
+        member: Address,
+        /// Whether they join.
+        joins: bool,
+    },
+    /// It was done.
+    Done {
+        /// Who joined or left.
+        member: Address,
+        /// Whether they joined.
+        joined: bool,
+    },
+    /// Nobody joins this list by mail.
+    Closed,
+}

@@ -26,6 +26,8 @@ pub struct Deliver {
     pub prefix: Octets,
     /// Inline or attached.
     pub body: Body,
+    /// One of our own users sent it, or a host of ours: lists believe its From.
+    pub ours: bool,
 }
 operation!(Deliver = 1, idempotent -> Delivered);
 
@@ -79,13 +81,29 @@ pub enum FollowUp {
         /// All of it, header first; at most 64 KiB.
         content: Octets,
     },
+    /// A post to the members of a mailing list. A descriptor comes with it, in the order of these: a file with `recipients`
+    /// octets of postcard (`Vec<Address>`), and behind them `content` octets of the message as it is now.
+    Distribute {
+        /// The recipient that it comes from.
+        index: u16,
+        /// The reverse-path: where bounces go.
+        sender: Address,
+        /// Header fields to put before the present prefix.
+        prefix: Octets,
+        /// Octets of the recipients.
+        recipients: u64,
+        /// Octets of the message.
+        content: u64,
+    },
 }
 
 impl FollowUp {
     /// The recipient that it comes from.
     pub fn index(&self) -> u16 {
         match self {
-            Self::Redirect { index, .. } | Self::Message { index, .. } => *index,
+            Self::Redirect { index, .. }
+            | Self::Message { index, .. }
+            | Self::Distribute { index, .. } => *index,
         }
     }
 }

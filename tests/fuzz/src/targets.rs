@@ -312,6 +312,21 @@ pub fn all() -> Vec<Target> {
             &[b"SRS0=", b"SRS1=", b"==", b"\n", b"\xc3\xa9"],
         ),
         target(
+            "lists",
+            deliverd::fuzz::lists,
+            seeds::mime,
+            &[
+                b"From: ",
+                b"Subject: [all] ",
+                b"Content-Type: multipart/mixed; boundary=\"x\"\r\n",
+                b"Content-Transfer-Encoding: base64\r\n",
+                b"Content-Type: message/delivery-status\r\n\r\n",
+                b"Final-Recipient: rfc822;a@b.example\r\nAction: failed\r\n",
+                b"\r\n--x--\r\n",
+                b"List-Id: ",
+            ],
+        ),
+        target(
             "sealing",
             relayd::fuzz::sealing,
             seeds::sealing,

@@ -6,7 +6,7 @@ use ipc::api::authd::{Domain, PutMode};
 use sql::{Row, args};
 
 const COLUMNS: &str =
-    "SELECT name, enabled, catch_all, subaddressing, quota_bytes FROM directory_domain";
+    "SELECT name, enabled, catch_all, subaddressing, quota_bytes, alias_of FROM directory_domain";
 
 fn domain(row: &Row) -> Result<Domain> {
     Ok(Domain {
@@ -15,6 +15,7 @@ fn domain(row: &Row) -> Result<Domain> {
         catch_all: row.text_opt(2)?.map(str::to_owned),
         subaddressing: row.bool(3)?,
         quota_bytes: row.u64(4)?,
+        alias_of: row.text_opt(5)?.map(str::to_owned),
     })
 }
 
@@ -26,7 +27,24 @@ impl Directory {
             Some(text) => Some(name::address(text)?.to_string()),
             None => None,
         };
+        let alias_of = match put.alias_of.as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => Some(name::domain(text)?),
+            None => None,
+        };
         let mut tx = self.db.begin().await?;
+        if let Some(other) = &alias_of {
+            let there = tx
+                .fetch_optional(
+                    "SELECT name FROM directory_domain WHERE name = ? {share}",
+                    args![other],
+                )
+                .await?;
+            if there.is_none() || *other == key {
+                return Err(DirectoryError::Invalid(format!(
+                    "{other} is no other domain of ours"
+                )));
+            }
+        }
         let known = tx
             .fetch_optional(
                 "SELECT name FROM directory_domain WHERE name = ? {for_update}",
@@ -45,15 +63,15 @@ impl Directory {
             }
             PutMode::Create => {
                 tx.execute(
-                    "INSERT INTO directory_domain (name, enabled, catch_all, subaddressing, quota_bytes) VALUES (?, ?, ?, ?, ?)",
-                    args![&key, put.enabled, catch_all, put.subaddressing, put.quota_bytes],
+                    "INSERT INTO directory_domain (name, enabled, catch_all, subaddressing, quota_bytes, alias_of) VALUES (?, ?, ?, ?, ?, ?)",
+                    args![&key, put.enabled, catch_all, put.subaddressing, put.quota_bytes, alias_of],
                 )
                 .await?;
             }
             PutMode::Update => {
                 tx.execute(
-                    "UPDATE directory_domain SET enabled = ?, catch_all = ?, subaddressing = ?, quota_bytes = ? WHERE name = ?",
-                    args![put.enabled, catch_all, put.subaddressing, put.quota_bytes, &key],
+                    "UPDATE directory_domain SET enabled = ?, catch_all = ?, subaddressing = ?, quota_bytes = ?, alias_of = ? WHERE name = ?",
+                    args![put.enabled, catch_all, put.subaddressing, put.quota_bytes, alias_of, &key],
                 )
                 .await?;
             }
@@ -100,6 +118,18 @@ impl Directory {
             .await?;
         if known.is_none() {
             return Err(DirectoryError::NotFound(format!("the domain {key}")));
+        }
+        let other = tx
+            .fetch_optional(
+                "SELECT name FROM directory_domain WHERE alias_of = ?",
+                args![&key],
+            )
+            .await?;
+        if let Some(row) = other {
+            return Err(DirectoryError::Conflict(format!(
+                "{} has its addresses: change that first",
+                row.text(0)?
+            )));
         }
         let used = tx
             .fetch_optional(

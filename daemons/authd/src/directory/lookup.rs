@@ -24,6 +24,11 @@ pub(crate) enum Entry {
         /// The group's own mailboxes, which then get its mail, and its address.
         shared: Option<(AccountId, Address)>,
     },
+    /// A mailing list.
+    Mailing {
+        address: Address,
+        owners: Vec<Address>,
+    },
 }
 
 impl Directory {
@@ -42,6 +47,7 @@ impl Directory {
             .await?;
         let mut entries = HashMap::with_capacity(rows.len());
         let mut lists: Vec<Value> = Vec::new();
+        let mut mailing: Vec<Value> = Vec::new();
         for row in &rows {
             let key = text(row, 0)?;
             let kind = row.int(1)?;
@@ -55,6 +61,15 @@ impl Directory {
                     enabled: row.bool(5)?,
                     quota_bytes: row.u64(6)?,
                     quota_messages: row.u64(7)?,
+                }
+            } else if kind == schema::MAILING_LIST {
+                let Ok(address) = row.text(2)?.parse::<Address>() else {
+                    continue;
+                };
+                mailing.push((&key).into());
+                Entry::Mailing {
+                    address,
+                    owners: Vec::new(),
                 }
             } else {
                 lists.push((&key).into());
@@ -71,6 +86,11 @@ impl Directory {
                 }
             };
             entries.insert(key, entry);
+        }
+        for (key, of_list) in self.list_owners(mailing).await? {
+            if let Some(Entry::Mailing { owners, .. }) = entries.get_mut(&key) {
+                *owners = of_list;
+            }
         }
         if lists.is_empty() {
             return Ok(entries);

@@ -6,6 +6,7 @@ mod blocks;
 mod domains;
 mod lists;
 pub(crate) mod lookup;
+mod mailing;
 pub(crate) mod schema;
 
 pub(crate) use accounts::{Credentials, NewSecret};
@@ -180,6 +181,7 @@ fn kind_name(kind: i64) -> &'static str {
     match kind {
         schema::ACCOUNT => "an account",
         schema::ALIAS => "an alias",
+        schema::MAILING_LIST => "a mailing list",
         _ => "a group",
     }
 }

@@ -6,6 +6,7 @@ use sql::Migration;
 pub(crate) const ACCOUNT: i64 = 1;
 pub(crate) const ALIAS: i64 = 2;
 pub(crate) const GROUP: i64 = 3;
+pub(crate) const MAILING_LIST: i64 = 4;
 
 /// The component's name in `schema_version`.
 pub const COMPONENT: &str = "directory";
@@ -82,6 +83,30 @@ pub const MIGRATIONS: &[Migration] = &[
             "ALTER TABLE directory_address ADD COLUMN shared {bigint} NOT NULL DEFAULT 0",
             // The number of the group's mailboxes; it keeps it when it is no longer shared.
             "ALTER TABLE directory_address ADD COLUMN account {bigint} NOT NULL DEFAULT 0",
+        ],
+    },
+    Migration {
+        version: 3,
+        name: "mailing lists, and domains that are others",
+        statements: &[
+            "ALTER TABLE directory_domain ADD COLUMN alias_of {key}",
+            // `settings` is JSON: nobody looks for lists by them.
+            "CREATE TABLE IF NOT EXISTS directory_list (
+            address {name} NOT NULL PRIMARY KEY,
+            id {bigint} NOT NULL,
+            settings {text} NOT NULL) {table}",
+            "CREATE TABLE IF NOT EXISTS directory_member (
+            list {bigint} NOT NULL,
+            member {name} NOT NULL,
+            shown {text} NOT NULL,
+            display {text} NOT NULL,
+            nomail {bigint} NOT NULL,
+            can_post {bigint} NOT NULL,
+            joined {bigint} NOT NULL,
+            bounces {bigint} NOT NULL,
+            bounced {bigint} NOT NULL,
+            suspended {bigint} NOT NULL,
+            PRIMARY KEY (list, member)) {clustered}",
         ],
     },
 ];

@@ -5,6 +5,8 @@
     clippy::indexing_slicing
 )]
 
+mod lists;
+
 use super::*;
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -38,6 +40,36 @@ impl Directory for Table {
             request.sender.local()
         );
         Ok(Address::new(&ours, request.owner.domain()).ok())
+    }
+
+    async fn list_poster(
+        &self,
+        _: TraceId,
+        request: ListPoster,
+    ) -> Result<Option<ListStanding>, Fault> {
+        Ok(lists::standing(&request))
+    }
+
+    async fn list_recipients(
+        &self,
+        _: TraceId,
+        request: ListRecipients,
+    ) -> Result<Vec<Address>, Fault> {
+        Ok(lists::page(&request))
+    }
+
+    async fn list_bounced(&self, _: TraceId, _: ListBounced) -> Result<ListSuspended, Fault> {
+        Ok(ListSuspended::default())
+    }
+
+    async fn list_command(&self, _: TraceId, _: ListCommand) -> Result<ListAnswer, Fault> {
+        Ok(ListAnswer::Closed)
+    }
+}
+
+impl<D: Directory, S: Store> Delivery<D, S> {
+    async fn deliver(&self, call: Deliver, file: Option<File>) -> Result<Delivered, Fault> {
+        Ok(self.deliver_posts(call, file).await?.0)
     }
 }
 
@@ -158,6 +190,7 @@ fn call(recipients: &[&str], body: &str) -> Deliver {
         recipients: recipients.collect(),
         prefix: b"Received: by us\r\n".as_slice().into(),
         body: Body::Inline(body.as_bytes().into()),
+        ours: false,
     }
 }
 

@@ -68,6 +68,7 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         check_parts::index(&mut findings, &suite).await;
         check_parts::filters(&mut findings, &suite).await;
         check_parts::listeners(&mut findings, place, &suite).await;
+        check_parts::copies(&mut findings, place, &suite).await;
         if offline {
             findings.warn("dns", "not looked at (--offline)");
         } else {

@@ -4,8 +4,10 @@ use super::check::Findings;
 use crate::connect::{Place, Suite};
 use crate::failure::Failure;
 use crate::mailstore::MailStore;
+use ipc::api::authd::{Resolution, ResolveRecipient};
 use ipc::api::control;
 use ipc::api::indexd::IndexStatus;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 use types::Role;
@@ -132,6 +134,30 @@ fn durability(dialect: sql::Dialect, value: &str) -> String {
             "on"
         }
     )
+}
+
+/// Who gets silent copies takes mail: smtpd leaves out who does not.
+pub(crate) async fn copies(findings: &mut Findings, place: &Place, suite: &Suite) {
+    let Ok(document) = place.document() else {
+        return;
+    };
+    let Ok(config) = document.section::<smtpd::Config>(Role::Smtpd.name()) else {
+        return;
+    };
+    let addresses: BTreeSet<&String> = config.bcc.iter().flat_map(|rule| &rule.to).collect();
+    for text in addresses {
+        let Ok(address) = text.parse() else { continue };
+        let request = ResolveRecipient { address };
+        let why = match suite.call(Role::Authd, &request).await {
+            // What is wrong with authd is said elsewhere.
+            Ok(Resolution::Local(_)) | Err(_) => continue,
+            Ok(Resolution::Remote) => {
+                "is not ours: it gets no copies of strangers' mail; make an alias to it"
+            }
+            Ok(_) => "takes no mail: it gets no copies",
+        };
+        findings.warn("smtpd.bcc", format!("{text} {why}"));
+    }
 }
 
 /// Every listener that is configured is open, and every one that is open answers.

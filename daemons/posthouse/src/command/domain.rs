@@ -12,6 +12,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("name", "DOMAIN"),
     ("enabled", "ENABLED"),
     ("catch_all", "CATCH-ALL"),
+    ("alias_of", "ALIAS OF"),
     ("subaddressing", "SUBADDRESSING"),
     ("quota", "QUOTA OF NEW ACCOUNTS"),
 ];
@@ -54,6 +55,7 @@ async fn add(suite: &Suite, fields: DomainFields) -> Result<(), Failure> {
         catch_all: fields.catch_all.filter(|text| !text.is_empty()),
         subaddressing: fields.subaddressing.unwrap_or(true),
         quota_bytes: fields.quota.unwrap_or(0),
+        alias_of: fields.alias_of.filter(|text| !text.is_empty()),
     };
     put(suite, PutMode::Create, domain, "Added").await
 }
@@ -65,6 +67,9 @@ async fn set(suite: &Suite, fields: DomainFields) -> Result<(), Failure> {
     }
     if let Some(catch_all) = fields.catch_all {
         domain.catch_all = Some(catch_all).filter(|text| !text.is_empty());
+    }
+    if let Some(alias_of) = fields.alias_of {
+        domain.alias_of = Some(alias_of).filter(|text| !text.is_empty());
     }
     if let Some(subaddressing) = fields.subaddressing {
         domain.subaddressing = subaddressing;
@@ -118,6 +123,7 @@ fn row(domain: &authd::Domain) -> Value {
         "name": domain.name,
         "enabled": domain.enabled,
         "catch_all": domain.catch_all,
+        "alias_of": domain.alias_of,
         "subaddressing": domain.subaddressing,
         "quota_bytes": domain.quota_bytes,
         "quota": bytes(domain.quota_bytes, "unlimited"),

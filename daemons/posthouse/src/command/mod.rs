@@ -23,6 +23,7 @@ pub(crate) mod import;
 pub(crate) mod index;
 pub(crate) mod judge;
 pub(crate) mod limit;
+pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod probe;
 pub(crate) mod queue;

@@ -73,7 +73,7 @@ fn inline(body: &[u8]) -> BodySource {
 
 fn sign(signer: &Signer, prefix: &str, body: &[u8]) -> Result<String, String> {
     signer
-        .sign(Some("us.example"), prefix.as_bytes(), &inline(body))
+        .sign(Some("us.example"), prefix.as_bytes(), &inline(body), true)
         .map(|head| String::from_utf8(head).unwrap())
 }
 
@@ -212,7 +212,7 @@ fn other_domains_are_not_signed_and_trouble_is_told() {
         Signing::default(),
     );
     let none = signer
-        .sign(None, b"", &inline(b"From: me@other.example\r\n\r\nx"))
+        .sign(None, b"", &inline(b"From: me@other.example\r\n\r\nx"), true)
         .unwrap();
     assert!(none.is_empty());
     let sender = signer
@@ -220,6 +220,7 @@ fn other_domains_are_not_signed_and_trouble_is_told() {
             Some("us.example"),
             b"",
             &inline(b"From: me@other.example\r\n\r\nx"),
+            true,
         )
         .unwrap();
     assert!(
@@ -228,13 +229,33 @@ fn other_domains_are_not_signed_and_trouble_is_told() {
     );
     assert!(
         signer
-            .sign(None, b"", &inline(b"From: me@broken.example\r\n\r\nx"))
+            .sign(
+                None,
+                b"",
+                &inline(b"From: me@broken.example\r\n\r\nx"),
+                true
+            )
             .is_err()
     );
     assert!(
         signer
-            .sign(None, b"", &inline(b"no from"))
+            .sign(None, b"", &inline(b"no from"), true)
             .unwrap()
             .is_empty()
     );
+}
+
+#[test]
+fn a_list_signs_for_itself_and_never_for_the_author() {
+    let signer = Signer::new(
+        Arc::new(Keys::new()),
+        Duration::from_secs(60),
+        Signing::default(),
+    );
+    let post = inline(b"From: me@us.example\r\n\r\nx");
+    let foreign = signer.sign(Some("lists.example"), b"", &post, false);
+    assert!(foreign.unwrap().is_empty(), "From's domain has keys");
+    let post = inline(b"From: me@other.example\r\n\r\nx");
+    let own = signer.sign(Some("us.example"), b"", &post, false).unwrap();
+    assert!(String::from_utf8(own).unwrap().contains("d=us.example"));
 }

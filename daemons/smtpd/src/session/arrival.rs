@@ -1,6 +1,7 @@
 //! A message as it arrives: in memory while it is small, in queued's file beyond that.
 
 use super::pace::Pace;
+use super::rewrite::Masquerade;
 use super::spool::{PIECE, Spool};
 use crate::checks::Evidence;
 use crate::header::{Header, Removal};
@@ -31,11 +32,19 @@ pub(crate) struct Arrival {
     /// Whether the header is kept and the body hashed for the checks of its sender.
     judged: bool,
     evidence: Option<Evidence>,
+    masquerade: Option<Masquerade>,
 }
 
 impl Arrival {
-    /// Nothing yet; `limit` is the message's largest size, `judged` whether its sender will be checked.
-    pub(crate) fn new(removal: Removal, limit: u64, judged: bool, pace: Pace) -> Self {
+    /// Nothing yet; `limit` is the message's largest size, `judged` whether its sender will be checked, `masquerade` what rewrites
+    /// its header.
+    pub(crate) fn new(
+        removal: Removal,
+        limit: u64,
+        judged: bool,
+        masquerade: Option<Masquerade>,
+        pace: Pace,
+    ) -> Self {
         Self {
             octets: Vec::new(),
             header: None,
@@ -49,6 +58,7 @@ impl Arrival {
             from: Vec::new(),
             judged,
             evidence: None,
+            masquerade,
         }
     }
 
@@ -163,6 +173,9 @@ impl Arrival {
                 header: header.to_vec(),
                 hashes,
             });
+        }
+        if let Some(masquerade) = &self.masquerade {
+            masquerade.apply(&mut self.octets);
         }
         let header = Header::scan(&self.octets, &self.removal);
         let field =

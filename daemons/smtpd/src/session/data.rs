@@ -194,7 +194,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             claims: stranger.then(|| policy.authserv_id.clone()),
         };
         let judged = stranger && policy.checks.is_some() && self.door.role == ListenerRole::Mx;
-        Arrival::new(removal, policy.limits.message_bytes, judged, self.pace())
+        let masquerade = self.masquerade();
+        let limit = policy.limits.message_bytes;
+        Arrival::new(removal, limit, judged, masquerade, self.pace())
     }
 
     fn pace(&self) -> Pace {
@@ -434,6 +436,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return reply;
             }
         };
+        self.add_copies(&mut transaction).await;
         let (remote, recipients) = (transaction.remote, transaction.recipients.len());
         let (terms, priority_changed) = (transaction.terms, transaction.priority_changed);
         let sender = transaction
@@ -491,7 +494,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let client = mailauth::Client {
             address,
             helo: self.hello.as_ref().map_or("", |hello| hello.name.as_str()),
-            sender: transaction.sender.as_ref(),
+            sender: transaction.claimed_sender(),
         };
         let header = self.header_for_reports(checks, &evidence);
         let began = Instant::now();
@@ -501,7 +504,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         figures.checked(&report, began.elapsed());
         let letter = Letter {
             listener: &self.door.name,
-            sender: transaction.sender.as_ref(),
+            sender: transaction.claimed_sender(),
             recipients: &transaction.recipients,
         };
         let decision = Decision::new(&checks.config, &report, &letter);
@@ -611,6 +614,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             },
             id,
             recipient,
+            asked: transaction.asked.as_deref(),
             priority: transaction.terms.priority,
             at: now(),
         }

@@ -33,7 +33,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             }
         };
         let asked = mail.parameters.priority;
-        let transaction = Transaction::new(mail, terms);
+        let mut transaction = Transaction::new(mail, terms);
+        self.rewrite_sender(&mut transaction);
         if let Some(login) = &self.login
             && let Some(sender) = &transaction.sender
         {
@@ -172,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Some(address) => address.clone(),
             None => policy.postmaster.clone(),
         };
+        let address = self.rewrite_recipient(trace, address);
         let now = Instant::now();
         if self.service.confirmed.contains(&address, now) {
             return self.admit(address, rcpt, Route::Local).await;

@@ -13,6 +13,7 @@ mod input;
 mod limits;
 mod pace;
 mod reports;
+mod rewrite;
 mod spool;
 mod terms;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::figures::Figures;
 use crate::hooks::Hooks;
 use crate::limitd::Asked;
 use crate::recipients::ConfirmedRecipients;
+use crate::rewriting::Rewriting;
 use input::Input;
 use ipc::api::authd::Login;
 use smtp::{Line, LineLimits, LineReader};
@@ -92,6 +94,8 @@ pub struct Policy {
     pub lists: Option<ListPolicy>,
     /// Clients that do not wait for their turn.
     pub early: EarlyConfig,
+    /// Addresses that become others, and silent recipients; `None` if there are no such rules.
+    pub(crate) rewriting: Option<Arc<Rewriting>>,
 }
 
 /// How lists in DNS are used.

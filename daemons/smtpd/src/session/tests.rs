@@ -3,6 +3,7 @@
 
 mod early;
 mod limits;
+mod rewriting;
 mod senders;
 mod terms;
 mod weighing;
@@ -236,6 +237,7 @@ impl Client {
             asked: None,
             lists: None,
             early: config.early,
+            rewriting: None,
         };
         policy.limits.unknown_delay_ms = 0;
         // Most tests say all at once; `early` is about those who must not.

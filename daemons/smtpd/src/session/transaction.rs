@@ -8,6 +8,8 @@ use types::{Address, BodyType, Envelope, Recipient, Ret, Route, Suspicion, Terms
 pub(crate) struct Transaction {
     pub(crate) trace: TraceId,
     pub(crate) sender: Option<Address>,
+    /// What MAIL said, if a rule made another sender of it.
+    pub(crate) claimed: Option<Box<Address>>,
     pub(crate) ret: Option<Ret>,
     pub(crate) envid: Option<String>,
     pub(crate) body: BodyType,
@@ -20,6 +22,8 @@ pub(crate) struct Transaction {
     pub(crate) recipients: Vec<Recipient>,
     /// RCPTs that were accepted, repeated ones included: LMTP answers each (RFC 2033 4.2).
     pub(crate) accepted: usize,
+    /// What RCPT said first, if a rule made another recipient of it.
+    pub(crate) asked: Option<Box<Address>>,
     /// A recipient is elsewhere.
     pub(crate) remote: bool,
     /// What BDAT brought so far (RFC 3030).
@@ -36,6 +40,7 @@ impl Transaction {
         Self {
             trace: TraceId(rand::random()),
             sender: mail.sender,
+            claimed: None,
             ret: parameters.ret,
             envid: parameters.envid,
             body: parameters.body,
@@ -46,6 +51,7 @@ impl Transaction {
             priority_changed: parameters.priority != terms.priority,
             recipients: Vec::new(),
             accepted: 0,
+            asked: None,
             remote: false,
             arrival: None,
             spoiled: false,
@@ -61,12 +67,32 @@ impl Transaction {
         if self.recipients.iter().any(|known| known.address == address) {
             return;
         }
+        let asked = rcpt.address.filter(|asked| *asked != address);
+        let orcpt = rcpt.parameters.orcpt.or_else(|| {
+            // RFC 3461 4.2, RFC 6533 3: whom the client meant, where we changed that
+            asked.as_ref().map(|asked| {
+                let kind = if asked.needs_utf8() {
+                    "utf-8"
+                } else {
+                    "rfc822"
+                };
+                format!("{kind};{asked}")
+            })
+        });
+        if self.recipients.is_empty() {
+            self.asked = asked.map(Box::new);
+        }
         self.recipients.push(Recipient {
             address,
-            orcpt: rcpt.parameters.orcpt,
+            orcpt,
             notify: rcpt.parameters.notify,
             route,
         });
+    }
+
+    /// The sender as the client gave it: what the checks of it are about.
+    pub(crate) fn claimed_sender(&self) -> Option<&Address> {
+        self.claimed.as_deref().or(self.sender.as_ref())
     }
 
     /// The envelope; the transaction is done with it.
