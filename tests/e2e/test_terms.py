@@ -109,6 +109,18 @@ def test_priorities_are_bounded_and_passed_on(place):
     assert "PRIORITY" not in place.new.sessions[-1][2]
 
 
+def test_a_report_is_as_urgent_as_what_it_reports(place):
+    """RFC 6710 4.6"""
+    user = place.add_account("reported@example.test")
+    with place.smtp() as client:
+        client.mail("far@new.example", ["MT-PRIORITY=3"])
+        assert client.rcpt(user, ["NOTIFY=SUCCESS"])[0] == 250
+        assert client.data(message("<urgent@new.example>", to=user, sender="far@new.example"))[0] == 250
+    ((sender, to, octets),) = place.new.take(1)
+    assert (sender, to) == ("", ["far@new.example"]) and b"Action: delivered" in octets
+    assert place.new.sessions[-1][2].endswith(" MT-PRIORITY=3")
+
+
 def test_time_limits_are_passed_on(place):
     user = place.add_account("limits@example.test")
     submit(place, user, "a@new.example", "BY=600;RT")

@@ -189,15 +189,18 @@ impl Reporter {
             .body(report)
             .write_to_vec()
             .ok()?;
+        let mut about = self.envelope(
+            head.trace,
+            sender,
+            eight_bit,
+            international,
+            now,
+            body.len(),
+        );
+        // RFC 6710 4.6: a report is as urgent as what it reports
+        about.envelope.terms.priority = head.envelope.terms.priority;
         Some(Composed {
-            head: self.envelope(
-                head.trace,
-                sender,
-                eight_bit,
-                international,
-                now,
-                body.len(),
-            ),
+            head: about,
             prefix: Vec::new(),
             body,
         })
