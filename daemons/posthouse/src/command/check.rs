@@ -63,6 +63,7 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         super::check_keys::signing(&mut findings, place, &suite).await;
         store(&mut findings, &suite).await;
         crate::command::schema::check(&mut findings, place).await;
+        check_parts::limits(&mut findings, place);
         check_parts::databases(&mut findings, place).await;
         check_parts::index(&mut findings, &suite).await;
         check_parts::listeners(&mut findings, place, &suite).await;
