@@ -107,6 +107,7 @@ class World:
         if few:
             # What has many records is tried elsewhere.
             self.suite.config["dns"] = {"addresses": ["192.0.2.7"], "mta_sts": "off", "host_spf": "", "tlsa": False, "srv": False}
+            self.suite.write_config()
         proxy = {"HTTPS_PROXY": self.gateway.url if self.gateway else "", "NO_PROXY": "127.0.0.1", "SSL_CERT_FILE": str(ca)}
         self.suite.launcher = ["/usr/bin/env", *[f"{key}={value}" for key, value in proxy.items()]]
         self.made.callback(self.suite.remove)

@@ -482,6 +482,8 @@ class Gateway:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body in one packet.
+            wbufsize = -1
             host = None
 
             def do_CONNECT(self):
@@ -491,6 +493,7 @@ class Gateway:
                     return self.send_error(403)
                 self.send_response(200)
                 self.end_headers()
+                self.wfile.flush()
                 secured = identities[host].context.wrap_socket(self.connection, server_side=True)
                 inside = type("Inside", (Handler,), {"host": host})
                 try:
