@@ -393,7 +393,7 @@ mod tests {
             // A lone CR at the very end cannot be told from a CRLF when DATA's end follows.
             let ended = [&text[..], if text.last() == Some(&b'\r') { b"a" } else { b"" }, b"\r\n.\r\n"].concat();
             let expected = decode(Newlines::Repair, &[&ended]).octets;
-            let expected = expected.strip_suffix(b"\r\n").unwrap();
+            let expected = expected.strip_suffix(b"\r\n").unwrap_or(&expected);
             let expected = if text.last() == Some(&b'\r') { &expected[..expected.len() - 1] } else { expected };
             prop_assert_eq!(octets, expected);
         }
