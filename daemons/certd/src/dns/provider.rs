@@ -228,7 +228,9 @@ impl Publisher {
             .updater
             .remove_from_rrset(name, kind, vec![record], zone.as_str());
         self.bounded(change).await?;
-        if self.still_there(name, kind, &zone, &ours).await {
+        if let Some(ours) = ours
+            && self.still_there(name, kind, &zone, &ours).await
+        {
             self.remove_rest(name, kind, &zone, &ours).await?;
         }
         tracing::info!(name, kind = %kind, "DNS record removed");
@@ -246,7 +248,7 @@ impl Publisher {
             .bounded(self.updater.list_rrset(name, kind, zone))
             .await
         {
-            Ok(listed) => listed.iter().any(|other| comparable(other) == ours),
+            Ok(listed) => listed.iter().any(|other| is(other, ours)),
             Err(error) => {
                 tracing::debug!(name, %error, "the provider does not list what it has");
                 false
@@ -265,7 +267,7 @@ impl Publisher {
         let listed = self
             .bounded(self.updater.list_rrset(name, kind, zone))
             .await?;
-        if listed.iter().all(|other| comparable(other) == ours) {
+        if listed.iter().all(|other| is(other, ours)) {
             // The TTL is of no record.
             let change = self.updater.set_rrset(name, kind, 60, Vec::new(), zone);
             self.bounded(change).await?;
@@ -294,10 +296,10 @@ impl Publisher {
     }
 }
 
-/// A record as DNS compares it (RFC 1035 2.3.3): names without the final dot, in small letters.
-fn comparable(record: &DnsRecord) -> String {
+/// A record that names another host, as DNS compares it (RFC 1035 2.3.3): without the final dot, in small letters.
+fn comparable(record: &DnsRecord) -> Option<String> {
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-    match record {
+    Some(match record {
         DnsRecord::CNAME(target) | DnsRecord::NS(target) => plain(target),
         DnsRecord::MX(mx) => format!("{} {}", mx.priority, plain(&mx.exchange)),
         DnsRecord::SRV(srv) => format!(
@@ -307,6 +309,10 @@ fn comparable(record: &DnsRecord) -> String {
             srv.port,
             plain(&srv.target)
         ),
-        other => format!("{other:?}"),
-    }
+        _ => return None,
+    })
+}
+
+fn is(record: &DnsRecord, ours: &str) -> bool {
+    comparable(record).as_deref() == Some(ours)
 }
