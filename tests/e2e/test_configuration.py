@@ -29,6 +29,22 @@ def test_the_example_is_valid_and_names_every_section(folder):
     tomllib.loads(example)
 
 
+def test_limits_that_contradict_each_other_are_told(folder):
+    told = lambda: {line for line in folder.run("check", "--offline", check=False).stdout.splitlines() if " limits " in line}
+    folder.config["queued"]["min_free"] = 128 * 1024 * 1024
+    folder.write_config()
+    (fine,) = told()
+    assert fine.startswith("fine")
+    folder.config["smtpd"] |= {"limits": {"message_bytes": 300_000_000}, "relay_networks": ["192.0.2.0/24"]}
+    folder.config["imapd"]["append_bytes"] = 300_000_000
+    folder.write_config()
+    found = told()
+    assert len(found) == 4 and all(line.startswith("warning") for line in found), found
+    for words in ("smtpd.limits.message_bytes (300000000) is more than stored.message_bytes", "imapd.append_bytes",
+                  "queued.min_free", "smtpd.relay_networks has 192.0.2.0/24"):
+        assert any(words in line for line in found), (words, found)
+
+
 @pytest.mark.parametrize("text,expected", [
     ("[suite]\nhostnam = 'a.test'\n", ["posthouse.toml:2", "suite.hostnam", "hostname"]),
     ("[smtpdd]\n", ["posthouse.toml:1", "smtpdd", "smtpd"]),

@@ -19,19 +19,20 @@ EXTENSIONS = ["MT-PRIORITY", "DELIVERBY 30", "DSN"]
 def place():
     """A suite with two hosts around it: one that knows the extensions, and one that knows none."""
     from suite import Suite
-    new, old = Sink(offers=EXTENSIONS), Sink()
+    new, old, dsn = Sink(offers=EXTENSIONS), Sink(), Sink(offers=["DSN"])
     route = lambda name, sink: {"match": name, "host": "127.0.0.1", "port": sink.port, "tls": "none"}
     suite = Suite(config={
-        "relayd": {"route": [route("new.example", new), route("old.example", old)]},
+        "relayd": {"route": [route("new.example", new), route("old.example", old), route("dsn.example", dsn)]},
         "smtpd": {"terms": {"deliver_by_min": 2, "priority_known": 6}},
     })
     suite.start()
     suite.add_domain("example.test")
-    suite.new, suite.old = new, old
+    suite.new, suite.old, suite.dsn = new, old, dsn
     yield suite
     suite.remove()
     new.close()
     old.close()
+    dsn.close()
 
 
 def submit(suite, user, to, *options, notify=None):
@@ -59,7 +60,8 @@ def test_what_is_offered_where(place):
         assert abs(at - time.time() - 2592000) < 60
         assert client.has_extn("mt-priority") and client.esmtp_features["deliverby"] == "2"
         for option, code in [("HOLDFOR=2592001", 501), ("HOLDUNTIL=2001-01-01T00:00:00Z", 501), ("HOLDFOR=x", 501),
-                             ("MT-PRIORITY=10", 501), ("BY=1;R", 555), ("BY=0;R", 501), ("HOLDFOR=60 BY=30;R", 501)]:
+                             ("MT-PRIORITY=10", 501), ("BY=1;R", 555), ("BY=0;R", 501), ("HOLDFOR=60 BY=30;R", 501),
+                             ("HOLDFOR=60 BY=30;N", 501), ("HOLDFOR=60 BY=-5;N", 501), ("HOLDFOR=60 HOLDFOR=60", 501)]:
             answer, text = client.mail(user, option.split())
             assert answer == code, (option, text)
     with place.smtp() as client:
@@ -109,6 +111,18 @@ def test_priorities_are_bounded_and_passed_on(place):
     assert "PRIORITY" not in place.new.sessions[-1][2]
 
 
+def test_a_report_is_as_urgent_as_what_it_reports(place):
+    """RFC 6710 4.6"""
+    user = place.add_account("reported@example.test")
+    with place.smtp() as client:
+        client.mail("far@new.example", ["MT-PRIORITY=3"])
+        assert client.rcpt(user, ["NOTIFY=SUCCESS"])[0] == 250
+        assert client.data(message("<urgent@new.example>", to=user, sender="far@new.example"))[0] == 250
+    ((sender, to, octets),) = place.new.take(1)
+    assert (sender, to) == ("", ["far@new.example"]) and b"Action: delivered" in octets
+    assert place.new.sessions[-1][2].endswith(" MT-PRIORITY=3")
+
+
 def test_time_limits_are_passed_on(place):
     user = place.add_account("limits@example.test")
     submit(place, user, "a@new.example", "BY=600;RT")
@@ -134,3 +148,24 @@ def test_time_limits_are_passed_on(place):
     submit(place, user, "a@new.example", "BY=-5;N")
     place.new.take(1)
     assert re.search(r" BY=-\d+;N$", place.new.sessions[-1][2])
+
+
+def test_hosts_without_time_limits_report_delays_in_their_place(place):
+    """RFC 2852 4.1.4.2: DELAY is added to what NOTIFY says, while the limit is not over, unless it says NEVER."""
+    user = place.add_account("delays@example.test")
+    reports = 0
+    for by, notify, passed_on, told in [
+        ("BY=600;N", None, "NOTIFY=FAILURE,DELAY", True),
+        ("BY=600;N", "SUCCESS", "NOTIFY=SUCCESS,DELAY", True),
+        ("BY=600;N", "FAILURE", "NOTIFY=FAILURE,DELAY", True),
+        ("BY=600;N", "NEVER", "NOTIFY=NEVER", False),
+        # The limit is over: its report was made elsewhere (RFC 3461 5.2).
+        ("BY=-5;N", "FAILURE", "NOTIFY=FAILURE", False),
+    ]:
+        submit(place, user, "a@dsn.example", by, notify=notify)
+        place.dsn.take(1)
+        assert passed_on in place.dsn.rcpts[-1].split(), (by, notify, place.dsn.rcpts[-1])
+        place.wait_queue_empty()
+        reports += told
+        found = place.wait_messages(user, reports)
+        assert not told or b"Action: relayed" in found[-1]

@@ -9,12 +9,13 @@ from suite import wait_for
 
 class Sink:
     """`mails` has a tuple (sender, recipients, octets) for each message, `sessions` one (client's address, EHLO name, MAIL's line,
-    time). It offers `offers`, too, and takes `delay` seconds for each message, as a slow host does."""
+    time), `rcpts` the lines of RCPT. It offers `offers`, too, and takes `delay` seconds for each message, as a slow host does."""
 
     def __init__(self, host="127.0.0.1", port=0, offers=(), delay=0):
         sink = self
         self.mails = []
         self.sessions = []
+        self.rcpts = []
         self.offers = list(offers)
         self.delay = delay
 
@@ -51,6 +52,7 @@ class Sink:
                 say("250 ok")
             elif verb == b"RCPT":
                 recipients.append(path)
+                self.rcpts.append(line.decode(errors="replace").strip())
                 say("250 ok")
             elif verb == b"DATA":
                 say("354 go on")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ["keyd", "authd", "stored", "deliverd", "relayd", "queued", "smtpd", "indexd", "imapd", "pop3d", "sieved"]
-# They run only if their sections say `enabled = true`.
+# They run only if their sections say `enabled = true`; certd also if it may write zones.
 OPTIONAL = ["certd", "limitd", "reportd", "hookd", "httpd"]
 PASSWORD = "correct horse 7 battery"
 
@@ -198,7 +198,8 @@ class Suite:
 
     def roles(self):
         """The daemons that this suite runs."""
-        return ROLES + [role for role in OPTIONAL if self.config.get(role, {}).get("enabled")]
+        runs = lambda role, section: section.get("enabled") or role == "certd" and section.get("dns", {}).get("provider")
+        return ROLES + [role for role in OPTIONAL if runs(role, self.config.get(role, {}))]
 
     def write_config(self):
         (self.dir / "posthouse.toml").write_text(toml(self.config))

@@ -128,9 +128,17 @@ pub fn needs(config: &Config, setting: &Setting) -> Result<Needs, Failure> {
         &config.dns.secret_file,
         &config.dns.consumer_key_file,
     ];
+    // Where rustls-native-certs looks before the system's places: a proxy on the way to the providers has its own authority.
+    let trusted =
+        ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| std::env::var_os(name).map(Into::into));
     Ok(Needs {
         listen,
-        read: files.into_iter().flatten().cloned().collect(),
+        read: files
+            .into_iter()
+            .flatten()
+            .cloned()
+            .chain(trusted.into_iter().flatten())
+            .collect(),
         ..Needs::default()
     })
 }

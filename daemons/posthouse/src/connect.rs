@@ -135,6 +135,9 @@ impl Suite {
                 std::io::ErrorKind::PermissionDenied => {
                     "run this as root, or as the user who runs the suite"
                 }
+                _ if !self.daemons.contains(&role) => {
+                    "it is off: its section does not say `enabled = true`"
+                }
                 _ => "is it running? `posthouse up`, or its unit",
             };
             let text = format!(

@@ -302,9 +302,11 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
 }
 
 /// What the sender may want to know of a hand-over.
-fn handed_over(terms: &Terms, by_passed: bool, dsn_passed: bool) -> Option<Event> {
-    // RFC 2852 4.1: a host that knows nothing of the time limit is reported, and with by-trace each one that does
-    let reported = terms.by.is_some_and(|by| by.trace || !by_passed);
+fn handed_over(terms: &Terms, by_passed: bool, dsn_passed: bool, now: u64) -> Option<Event> {
+    // RFC 2852 4.1.4: with by-trace each hand-over is reported, and in time also one to a host that knows nothing of the limit
+    let reported = terms
+        .by
+        .is_some_and(|by| by.trace || (!by_passed && now < by.deadline));
     if reported {
         return Some(Event::HandedOver);
     }
@@ -320,7 +322,12 @@ fn judge(core: &Core, job: &Job, relayed: Relayed) -> (Verdict, Vec<End>) {
         by_passed,
         ..
     } = relayed;
-    let handed_over = handed_over(&job.message.head.envelope.terms, by_passed, dsn_passed);
+    let handed_over = handed_over(
+        &job.message.head.envelope.terms,
+        by_passed,
+        dsn_passed,
+        now(),
+    );
     let mut outcomes: HashMap<u16, Outcome> = outcomes.into_iter().collect();
     let mut down = None;
     let ends = job

@@ -46,15 +46,12 @@ impl Event {
         }
     }
 
-    /// Whether the sender asked for it (RFC 3461 4.1). With a time limit the sender hears of what concerns it, whatever else
-    /// NOTIFY says, unless that is NEVER (RFC 2852 4.1).
-    pub(crate) fn is_wanted(self, notify: Notify, terms: &Terms, now: u64) -> bool {
+    /// Whether the sender asked for it (RFC 3461 4.1). A delay beyond a time limit is told to who said nothing or DELAY
+    /// (RFC 2852 4.1.3), a hand-over because of a limit to all but NEVER (4.1.4).
+    pub(crate) fn is_wanted(self, notify: Notify) -> bool {
         match self {
             Self::Failed => notify.failure,
-            Self::Delayed => {
-                let late = terms.notify_at().is_some_and(|limit| limit <= now);
-                notify.delay || (late && !notify.is_never())
-            }
+            Self::Delayed => notify.delay,
             Self::Delivered | Self::Relayed => notify.success,
             Self::HandedOver => !notify.is_never(),
         }
@@ -84,12 +81,12 @@ pub(crate) struct Reporter {
 fn terms_fields(terms: &Terms) -> String {
     let mut fields = String::new();
     if let Some(by) = terms.by {
-        // RFC 2852 6: deliver-by-date-field
+        // RFC 2852 5: deliver-by-date-field
         let date = Date::new(i64::try_from(by.deadline).unwrap_or_default()).to_rfc822();
         let _ = write!(fields, "Deliver-By-Date: {date}\r\n");
     }
     if let Some(release) = terms.release {
-        // RFC 4865 7: what was asked for
+        // RFC 4865 5.1.2: what was asked for
         let asked = match release.interval {
             Some(seconds) => format!("for;{seconds}"),
             None => format!("until;{}", types::moment::date_time(release.at)),
@@ -136,7 +133,7 @@ impl Reporter {
                 let recipient = head.envelope.recipients.get(usize::from(subject.index))?;
                 subject
                     .event
-                    .is_wanted(recipient.notify, &head.envelope.terms, now)
+                    .is_wanted(recipient.notify)
                     .then_some((subject, recipient))
             })
             .collect();
@@ -189,15 +186,18 @@ impl Reporter {
             .body(report)
             .write_to_vec()
             .ok()?;
+        let mut about = self.envelope(
+            head.trace,
+            sender,
+            eight_bit,
+            international,
+            now,
+            body.len(),
+        );
+        // RFC 6710 4.6: a report is as urgent as what it reports
+        about.envelope.terms.priority = head.envelope.terms.priority;
         Some(Composed {
-            head: self.envelope(
-                head.trace,
-                sender,
-                eight_bit,
-                international,
-                now,
-                body.len(),
-            ),
+            head: about,
             prefix: Vec::new(),
             body,
         })

@@ -457,11 +457,7 @@ impl Core {
         };
         let wanted = subjects.iter().any(|subject| {
             let recipient = head.envelope.recipients.get(usize::from(subject.index));
-            recipient.is_some_and(|recipient| {
-                subject
-                    .event
-                    .is_wanted(recipient.notify, &head.envelope.terms, now())
-            })
+            recipient.is_some_and(|recipient| subject.event.is_wanted(recipient.notify))
         });
         if head.envelope.sender.is_none() {
             return match (&self.double_bounces_to, failed().next()) {

@@ -9,7 +9,7 @@ use smtp::By;
 use smtp::client::{self, MailFrom, RcptTo, Reply, Stuffer};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use types::{Address, BodyType, Enhanced, Outcome, Ret, Status, Terms, TraceId};
+use types::{Address, BodyType, Enhanced, Notify, Outcome, Ret, Status, Terms, TraceId};
 
 use ipc::api::relayd::{Manner, RelayRecipient};
 
@@ -252,10 +252,23 @@ fn write_rcpt(job: &Job, position: usize, connection: &mut Connection) {
     let offered = connection.offered.clone();
     let rcpt = RcptTo {
         address: &recipient.address,
-        notify: recipient.notify,
+        notify: notify(recipient.notify, &job.terms, offered.deliver_by.is_some()),
         orcpt: recipient.orcpt.as_deref(),
     };
     client::rcpt(&mut connection.out, &rcpt, &offered, job.smtputf8);
+}
+
+/// RFC 2852 4.1.4.2: a host that knows nothing of a time limit which is not over is asked to report delays in its place.
+fn notify(asked: Notify, terms: &Terms, by_passed: bool) -> Notify {
+    let limit = terms.notify_at().filter(|limit| *limit > now());
+    if limit.is_none() || by_passed || asked.is_never() {
+        return asked;
+    }
+    Notify {
+        delay: true,
+        explicit: true,
+        ..asked
+    }
 }
 
 /// What RCPT's answer means: RFC 5321 4.5.3.1.10 says that 552 here is to be read as 452, too many recipients.

@@ -120,15 +120,21 @@ impl Document {
     }
 
     /// Whether a daemon runs: those that the topology calls optional do if their section says `enabled = true`, all others always.
+    /// certd does also where it may write a zone: it publishes records and changes DKIM keys without ordering certificates.
     pub fn enabled(&self, role: Role) -> bool {
         if !ipc::topology::daemon(role).is_some_and(|daemon| daemon.optional) {
             return true;
         }
-        self.table
-            .get(role.name())
-            .and_then(|section| section.get("enabled"))
-            .and_then(toml::Value::as_bool)
-            .unwrap_or(false)
+        let Some(section) = self.table.get(role.name()) else {
+            return false;
+        };
+        let publishes = || {
+            let provider = section.get("dns").and_then(|dns| dns.get("provider"));
+            let named = provider.and_then(toml::Value::as_str);
+            role == Role::Certd && named.is_some_and(|provider| !provider.is_empty())
+        };
+        let enabled = section.get("enabled").and_then(toml::Value::as_bool);
+        enabled.unwrap_or(false) || publishes()
     }
 
     fn add(&mut self, path: &Path) -> Result<(), Failure> {

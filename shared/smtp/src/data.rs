@@ -198,6 +198,66 @@ fn give(slice: Option<&[u8]>, sink: &mut impl FnMut(&[u8])) {
     }
 }
 
+/// Makes CRLF of what is otherwise a lone LF, and a blank of a lone CR, in octets that come without dot-stuffing (BDAT): as
+/// [`Newlines::Repair`] does for DATA.
+#[derive(Clone, Debug, Default)]
+pub struct Repair {
+    cr: bool,
+}
+
+impl Repair {
+    /// Reads on. A CR at the end of the input is kept back until it is known what it is.
+    pub fn feed(&mut self, input: &[u8], sink: &mut impl FnMut(&[u8])) {
+        let mut rest = input;
+        if rest.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.cr) {
+            match rest.split_first() {
+                Some((b'\n', behind)) => {
+                    sink(b"\r\n");
+                    rest = behind;
+                }
+                _ => sink(b" "),
+            }
+        }
+        let mut from = 0;
+        while let Some(found) = memchr2(b'\r', b'\n', rest.get(from..).unwrap_or_default()) {
+            let at = from + found;
+            let (before, there) = rest.split_at(at);
+            match there {
+                [b'\r', b'\n', ..] => {
+                    from = at + 2;
+                    continue;
+                }
+                [b'\r'] => {
+                    give(Some(before), sink);
+                    self.cr = true;
+                    return;
+                }
+                [b'\r', ..] => {
+                    give(Some(before), sink);
+                    sink(b" ");
+                }
+                _ => {
+                    give(Some(before), sink);
+                    sink(b"\r\n");
+                }
+            }
+            rest = rest.get(at + 1..).unwrap_or_default();
+            from = 0;
+        }
+        give(Some(rest), sink);
+    }
+
+    /// Nothing more comes.
+    pub fn finish(&mut self, sink: &mut impl FnMut(&[u8])) {
+        if std::mem::take(&mut self.cr) {
+            sink(b" ");
+        }
+    }
+}
+
 /// Watches octets that come without dot-stuffing (BDAT, or a stored message) for lone CR and LF and for long lines.
 #[derive(Clone, Debug, Default)]
 pub struct LineEndings {
@@ -313,6 +373,29 @@ mod tests {
             done: false,
             stray: decoder.stray(),
             longest: decoder.longest_line(),
+        }
+    }
+
+    proptest! {
+        /// As DATA repairs it, wherever the chunks are cut.
+        #[test]
+        fn chunks_are_repaired_as_data_is(
+            text in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a')], 0..40),
+            cut in 0usize..40,
+        ) {
+            let (one, two) = text.split_at(cut.min(text.len()));
+            let mut repair = Repair::default();
+            let mut octets = Vec::new();
+            for piece in [one, two] {
+                repair.feed(piece, &mut |slice| octets.extend_from_slice(slice));
+            }
+            repair.finish(&mut |slice| octets.extend_from_slice(slice));
+            // A lone CR at the very end cannot be told from a CRLF when DATA's end follows.
+            let ended = [&text[..], if text.last() == Some(&b'\r') { b"a" } else { b"" }, b"\r\n.\r\n"].concat();
+            let expected = decode(Newlines::Repair, &[&ended]).octets;
+            let expected = expected.strip_suffix(b"\r\n").unwrap_or(&expected);
+            let expected = if text.last() == Some(&b'\r') { &expected[..expected.len() - 1] } else { expected };
+            prop_assert_eq!(octets, expected);
         }
     }
 

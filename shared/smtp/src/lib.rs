@@ -20,7 +20,7 @@ pub mod reply;
 pub mod xtext;
 
 pub use command::{Command, CommandError, Mail, Rcpt};
-pub use data::{DataDecoder, DataProgress, LineEndings, Newlines, has_eight_bit, has_nul};
+pub use data::{DataDecoder, DataProgress, LineEndings, Newlines, Repair, has_eight_bit, has_nul};
 pub use line::{Line, LineLimits, LineReader};
 pub use parameters::{By, Hold, MailParameters, RcptParameters};
 pub use path::{ForwardPath, PathError, ReversePath};

@@ -21,5 +21,5 @@ pub use compare::{Finding, Published, Verdict, compare, questions};
 pub use config::{Config, DomainConfig, MtaStsMode};
 pub use mta_sts::{policy as mta_sts_policy, policy_id as mta_sts_id};
 pub use needed::{CertificateKey, DkimText, Protocol, Service, Site, needed};
-pub use record::{Data, Kind, Record, zone_file};
+pub use record::{Data, Kind, Record, caa_value, zone_file};
 pub use tlsa::{key_digest, rsa_bits};

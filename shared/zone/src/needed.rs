@@ -3,7 +3,7 @@
 use crate::config::{Config, MtaStsMode};
 use crate::mta_sts;
 use crate::policy;
-use crate::record::{Data, Record, is_in};
+use crate::record::{Data, Record, caa_value, is_in};
 use std::net::IpAddr;
 
 /// A protocol that mail programs find by SRV.
@@ -230,7 +230,7 @@ pub fn needed(site: &Site<'_>) -> Vec<Record> {
         let data = Data::Caa {
             flags: 0,
             tag: "issue".to_owned(),
-            value: issuer.trim().to_owned(),
+            value: caa_value("issue", issuer),
         };
         list.add(domain, data, "certificate authorities");
     }

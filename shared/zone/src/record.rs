@@ -215,6 +215,21 @@ pub fn zone_file(domain: &str, records: &[Record]) -> String {
     text
 }
 
+/// The value of a CAA record in one form: it may have blanks around its signs (RFC 8659 4.2), and libraries and providers write
+/// it as they like.
+#[must_use]
+pub fn caa_value(tag: &str, value: &str) -> String {
+    if !tag.eq_ignore_ascii_case("issue") && !tag.eq_ignore_ascii_case("issuewild") {
+        return value.to_owned();
+    }
+    let parts = value.split(';').map(|part| match part.split_once('=') {
+        Some((key, value)) => format!("{}={}", key.trim(), value.trim()),
+        None => part.trim().to_owned(),
+    });
+    let parts: Vec<String> = parts.collect();
+    parts.join("; ").trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +253,22 @@ mod tests {
             target: String::new(),
         };
         assert_eq!(none.to_string(), "0 0 0 .");
+    }
+
+    #[test]
+    fn blanks_in_caa_say_nothing() {
+        for text in [
+            "ca.example; accounturi=https://a/1; b=c",
+            "ca.example;accounturi=https://a/1;b=c",
+            " ca.example ;  accounturi = https://a/1 ;b= c ",
+        ] {
+            assert_eq!(
+                caa_value("issue", text),
+                "ca.example; accounturi=https://a/1; b=c"
+            );
+        }
+        assert_eq!(caa_value("issue", ";"), ";");
+        assert_eq!(caa_value("iodef", "mailto:a;b"), "mailto:a;b");
     }
 
     #[test]

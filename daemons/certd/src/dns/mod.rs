@@ -21,8 +21,11 @@ pub struct DnsConfig {
     /// The zones that may be written, as `example.org`. A name goes into the longest that it is in.
     pub zones: Vec<String>,
     /// Where the provider is: for `rfc2136` the primary name server, `tcp://192.0.2.1:53` or `udp://...`; for `pdns` the address of
-    /// its API; for `ovh` one of `ovh-eu`, `ovh-us`, `ovh-ca`.
+    /// its API; for `ovh` one of `ovh-eu`, `ovh-us`, `ovh-ca`; for `route53` another address of its API than
+    /// `https://route53.amazonaws.com`. The others are where the library knows them to be.
     pub server: String,
+    /// The region that requests to `route53` are signed for; empty: `us-east-1`.
+    pub region: String,
     /// The name beside the secret: of the TSIG key, Route 53's access key id, OVH's application key, DNSimple's account, Google Cloud's
     /// project, Porkbun's API key.
     pub user: String,
@@ -54,6 +57,7 @@ impl Default for DnsConfig {
             provider: String::new(),
             zones: Vec::new(),
             server: String::new(),
+            region: String::new(),
             user: String::new(),
             secret_file: None,
             consumer_key_file: None,

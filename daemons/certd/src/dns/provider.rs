@@ -80,8 +80,17 @@ pub(super) fn sound(config: &DnsConfig) -> Result<(), String> {
         ),
         "rfc2136" => algorithm(config).map(drop),
         "pdns" if !config.server.starts_with("http") => needs("server"),
+        "route53" if !config.server.is_empty() && !config.server.starts_with("http") => Err(
+            "certd.dns.server: for route53 the address of its API, as https://route53.amazonaws.com"
+                .to_owned(),
+        ),
         "ovh" if config.consumer_key_file.is_none() => needs("consumer_key_file"),
         "ovh" => endpoint(config).map(drop),
+        // What would have no effect, and send the token elsewhere than is written there, is said.
+        "pdns" | "route53" => Ok(()),
+        _ if !config.server.is_empty() => Err(format!(
+            "certd.dns.server: {provider} is reached at its own address, leave it empty"
+        )),
         _ => Ok(()),
     }
 }
@@ -157,10 +166,11 @@ impl Publisher {
                 access_key_id: user.to_owned(),
                 secret_access_key: token,
                 session_token: None,
-                region: None,
+                region: Some(config.region.clone()).filter(|region| !region.is_empty()),
                 hosted_zone_id: None,
                 private_zone_only: None,
-                endpoint: None,
+                endpoint: Some(config.server.trim_end_matches('/').to_owned())
+                    .filter(|server| !server.is_empty()),
             }),
             "google-cloud-dns" => DnsUpdater::new_google_cloud_dns(GoogleCloudDnsConfig {
                 service_account_json: token,
@@ -205,7 +215,7 @@ impl Publisher {
     /// Removes one record, and leaves others of its name and type.
     ///
     /// # Errors
-    /// A name outside our zones, or the provider's.
+    /// A name outside our zones, or the provider's; a record that is still there although the provider said yes.
     pub(crate) async fn remove(
         &self,
         name: &str,
@@ -213,21 +223,70 @@ impl Publisher {
         record: DnsRecord,
     ) -> Result<(), DnsError> {
         let zone = self.config.zone_of(name)?;
+        let ours = comparable(&record);
         let change = self
             .updater
             .remove_from_rrset(name, kind, vec![record], zone.as_str());
         self.bounded(change).await?;
+        if let Some(ours) = ours
+            && self.still_there(name, kind, &zone, &ours).await
+        {
+            self.remove_rest(name, kind, &zone, &ours).await?;
+        }
         tracing::info!(name, kind = %kind, "DNS record removed");
         Ok(())
     }
 
-    async fn bounded(
+    /// Whether the provider lists a record that we asked it to remove. The library compares texts, and some providers give names
+    /// back otherwise than they took them: without the final dot, in small letters.
+    async fn still_there(&self, name: &str, kind: DnsRecordType, zone: &str, ours: &str) -> bool {
+        if self.config.provider == "rfc2136" {
+            // It compares as DNS does.
+            return false;
+        }
+        match self
+            .bounded(self.updater.list_rrset(name, kind, zone))
+            .await
+        {
+            Ok(listed) => listed.iter().any(|other| is(other, ours)),
+            Err(error) => {
+                tracing::debug!(name, %error, "the provider does not list what it has");
+                false
+            }
+        }
+    }
+
+    /// Removes a record as the whole set that it is; beside others it stays, and that is said.
+    async fn remove_rest(
         &self,
-        change: impl Future<Output = dns_update::Result<()>>,
+        name: &str,
+        kind: DnsRecordType,
+        zone: &str,
+        ours: &str,
     ) -> Result<(), DnsError> {
+        let listed = self
+            .bounded(self.updater.list_rrset(name, kind, zone))
+            .await?;
+        if listed.iter().all(|other| is(other, ours)) {
+            // The TTL is of no record.
+            let change = self.updater.set_rrset(name, kind, 60, Vec::new(), zone);
+            self.bounded(change).await?;
+            if !self.still_there(name, kind, zone, ours).await {
+                return Ok(());
+            }
+        }
+        Err(DnsError::Provider(format!(
+            "it still has the record {kind} of {name}: remove it by hand"
+        )))
+    }
+
+    async fn bounded<T>(
+        &self,
+        change: impl Future<Output = dns_update::Result<T>>,
+    ) -> Result<T, DnsError> {
         let limit = Duration::from_secs(self.config.timeout);
         match tokio::time::timeout(limit, change).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(DnsError::Provider(error.to_string())),
             Err(_) => Err(DnsError::Provider(format!(
                 "no answer within {} s (certd.dns.timeout)",
@@ -235,4 +294,25 @@ impl Publisher {
             ))),
         }
     }
+}
+
+/// A record that names another host, as DNS compares it (RFC 1035 2.3.3): without the final dot, in small letters.
+fn comparable(record: &DnsRecord) -> Option<String> {
+    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+    Some(match record {
+        DnsRecord::CNAME(target) | DnsRecord::NS(target) => plain(target),
+        DnsRecord::MX(mx) => format!("{} {}", mx.priority, plain(&mx.exchange)),
+        DnsRecord::SRV(srv) => format!(
+            "{} {} {} {}",
+            srv.priority,
+            srv.weight,
+            srv.port,
+            plain(&srv.target)
+        ),
+        _ => return None,
+    })
+}
+
+fn is(record: &DnsRecord, ours: &str) -> bool {
+    comparable(record).as_deref() == Some(ours)
 }

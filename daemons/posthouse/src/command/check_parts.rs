@@ -98,7 +98,11 @@ pub(crate) async fn databases(findings: &mut Findings, place: &Place) {
         let Ok(db) = db else { continue };
         let (text, bad): (&str, &[&str]) = match db.dialect() {
             sql::Dialect::Sqlite => continue,
-            sql::Dialect::Postgres => ("SELECT current_setting('synchronous_commit')", &["off"]),
+            sql::Dialect::Postgres => (
+                "SELECT CASE current_setting('fsync') WHEN 'off' THEN 'fsync' \
+                 ELSE current_setting('synchronous_commit') END",
+                &["off", "fsync"],
+            ),
             sql::Dialect::MySql => (
                 "SELECT CAST(@@innodb_flush_log_at_trx_commit AS CHAR)",
                 &["0", "2"],
@@ -121,9 +125,10 @@ pub(crate) async fn databases(findings: &mut Findings, place: &Place) {
 }
 
 fn durability(dialect: sql::Dialect, value: &str) -> String {
-    let setting = match dialect {
-        sql::Dialect::MySql => "innodb_flush_log_at_trx_commit",
-        _ => "synchronous_commit",
+    let (setting, value) = match (dialect, value) {
+        (sql::Dialect::MySql, value) => ("innodb_flush_log_at_trx_commit", value),
+        (_, "fsync") => ("fsync", "off"),
+        (_, value) => ("synchronous_commit", value),
     };
     format!(
         "{setting} is {value}: the server acknowledges what a power cut takes away, and mail that was accepted is lost; \
@@ -157,6 +162,73 @@ pub(crate) async fn copies(findings: &mut Findings, place: &Place, suite: &Suite
             Ok(_) => "takes no mail: it gets no copies",
         };
         findings.warn("smtpd.bcc", format!("{text} {why}"));
+    }
+}
+
+/// Settings of different daemons that contradict each other: each is sound by itself, and mail is lost time on them.
+pub(crate) fn limits(findings: &mut Findings, place: &Place) {
+    let Ok(document) = place.document() else {
+        return;
+    };
+    macro_rules! section {
+        ($role:ident $daemon:ident) => {
+            document.section::<$daemon::Config>(Role::$role.name())
+        };
+    }
+    // What is wrong in a section itself is said as an error of the configuration.
+    let (Ok(smtpd), Ok(queued), Ok(stored), Ok(imapd)) = (
+        section!(Smtpd smtpd),
+        section!(Queued queued),
+        section!(Stored stored),
+        section!(Imapd imapd),
+    ) else {
+        return;
+    };
+    let mut found = Vec::new();
+    for (setting, size, what) in [
+        (
+            "smtpd.limits.message_bytes",
+            smtpd.limits.message_bytes,
+            "mail between the two is accepted and then returned",
+        ),
+        (
+            "imapd.append_bytes",
+            imapd.append_bytes,
+            "what is between the two is taken from the client and then refused",
+        ),
+    ] {
+        // Trace fields come before the message.
+        if size > stored.message_bytes {
+            found.push(format!(
+                "{setting} ({size}) is more than stored.message_bytes ({}): {what}",
+                stored.message_bytes
+            ));
+        }
+    }
+    if queued.min_free < smtpd.limits.message_bytes {
+        found.push(format!(
+            "queued.min_free ({}) is less than smtpd.limits.message_bytes ({}): one message can fill the disk",
+            queued.min_free, smtpd.limits.message_bytes
+        ));
+    }
+    for network in &smtpd.relay_networks {
+        if !queued.relay_networks.contains(network) {
+            found.push(format!(
+                "smtpd.relay_networks has {network}, queued.relay_networks does not: mail for elsewhere from there is refused after DATA"
+            ));
+        }
+    }
+    if queued.local_retry_min > queued.retry_max {
+        found.push(format!(
+            "queued.local_retry_min ({}) is more than queued.retry_max ({}), which holds for all",
+            queued.local_retry_min, queued.retry_max
+        ));
+    }
+    if found.is_empty() {
+        findings.fine("limits", "those of the daemons fit each other");
+    }
+    for text in found {
+        findings.warn("limits", text);
     }
 }
 
@@ -242,6 +314,7 @@ mod tests {
 
     #[test]
     fn the_advice_names_the_setting() {
+        assert!(durability(sql::Dialect::Postgres, "fsync").starts_with("fsync is off"));
         assert!(durability(sql::Dialect::Postgres, "off").contains("synchronous_commit is off"));
         assert!(durability(sql::Dialect::MySql, "2").ends_with("set it to 1"));
     }

@@ -77,6 +77,12 @@ pub(crate) async fn run(suite: &Suite, command: Dkim) -> Result<(), Failure> {
             selector,
             alone,
         } => activate(suite, &domain, &selector, alone).await?,
+        Dkim::Rotate { domain } if !suite.daemons.contains(&Certd) => {
+            return Err(Failure::new(format!(
+                "certd changes no keys of {domain}: set certd.dns and certd.dkim.rotate"
+            )));
+        }
+        Dkim::Rotations if !suite.daemons.contains(&Certd) => rotations(suite.json, &[]),
         Dkim::Rotate { domain } => {
             let rows = suite.call(Certd, &DkimRotate { domain }).await?;
             rotations(suite.json, &rows);

@@ -281,7 +281,7 @@ fn data(found: &RData) -> Option<Data> {
         RData::CAA(caa) => Data::Caa {
             flags: caa.flags(),
             tag: caa.tag.clone(),
-            value: String::from_utf8_lossy(&caa.value).into_owned(),
+            value: zone::caa_value(&caa.tag, &String::from_utf8_lossy(&caa.value)),
         },
         _ => return None,
     })

@@ -4,7 +4,7 @@ use super::dns::{Known, resolver_at};
 use crate::connect::{Place, Suite};
 use crate::failure::Failure;
 use crate::output;
-use ipc::api::certd::{DnsChange, DnsData, DnsEntry, DnsPublished};
+use ipc::api::certd::{DnsChange, DnsData, DnsEntry, DnsPublished, DnsPublishedReply};
 use serde_json::{Value, json};
 use std::time::Duration;
 use types::Role::Certd;
@@ -30,11 +30,9 @@ pub(crate) async fn publish(
     yes: bool,
 ) -> Result<(), Failure> {
     let known = Known::gather(suite, &place.document()?, domain).await?;
-    let ours = suite.call(Certd, &DnsPublished).await?;
+    let ours = published(suite).await?;
     if ours.zones.is_empty() {
-        return Err(Failure::new(
-            "certd may write no zone: set certd.dns, or publish what `posthouse dns show` prints",
-        ));
+        return Err(no_zone());
     }
     let resolver = resolver_at(resolver)?;
     let findings = known.judge(&resolver).await;
@@ -52,7 +50,7 @@ pub(crate) async fn publish(
 pub(crate) async fn unpublish(suite: &Suite, domain: &str, yes: bool) -> Result<(), Failure> {
     let domain = types::Address::domain_of(domain)
         .map_err(|error| Failure::new(format!("{domain}: {error}")))?;
-    let ours = suite.call(Certd, &DnsPublished).await?;
+    let ours = published(suite).await?;
     let plan = Plan {
         remove: ours
             .entries
@@ -62,6 +60,20 @@ pub(crate) async fn unpublish(suite: &Suite, domain: &str, yes: bool) -> Result<
         ..Plan::default()
     };
     carry_out(suite, plan, yes).await
+}
+
+/// What certd published; without zones and certificates it does not even run.
+async fn published(suite: &Suite) -> Result<DnsPublishedReply, Failure> {
+    if !suite.daemons.contains(&Certd) {
+        return Err(no_zone());
+    }
+    suite.call(Certd, &DnsPublished).await
+}
+
+fn no_zone() -> Failure {
+    Failure::new(
+        "certd may write no zone: set certd.dns, or publish what `posthouse dns show` prints",
+    )
 }
 
 async fn carry_out(suite: &Suite, plan: Plan, yes: bool) -> Result<(), Failure> {

@@ -158,8 +158,9 @@ async fn or_its_sender_is_told_and_it_goes_on() {
     fakes.answer("mute@example.net", &[later()]);
     let limit = by(1, ByMode::Notify, false);
     send_with(&core, &["mute@example.net"], limit, Some("NEVER")).await;
-    // SUCCESS alone does not ask for reports of delays; the time limit does.
-    send_with(&core, &["late@example.net"], limit, Some("SUCCESS")).await;
+    // RFC 2852 4.1.3: who named reports and not DELAY does not want to know.
+    send_with(&core, &["mute@example.net"], limit, Some("SUCCESS")).await;
+    send_with(&core, &["late@example.net"], limit, None).await;
     until("a report", async || fakes.local().len() == 1).await;
     let text = fakes.local()[0].text.clone();
     assert!(
@@ -167,7 +168,7 @@ async fn or_its_sender_is_told_and_it_goes_on() {
         "{text}"
     );
     let waiting = core.list(&QueueFilter::default(), None, 10).await.unwrap();
-    assert_eq!(waiting.len(), 2, "both are still tried");
+    assert_eq!(waiting.len(), 3, "all are still tried");
     assert_eq!(fakes.local().len(), 1);
 }
 

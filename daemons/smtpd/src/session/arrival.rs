@@ -5,7 +5,7 @@ use super::rewrite::Masquerade;
 use super::spool::{PIECE, Spool};
 use crate::checks::Evidence;
 use crate::header::{Header, Removal};
-use smtp::LineEndings;
+use smtp::{LineEndings, Repair};
 use std::time::Instant;
 use types::{Body, Octets};
 
@@ -27,6 +27,8 @@ pub(crate) struct Arrival {
     pub(crate) pace: Pace,
     /// Only for BDAT: DATA's decoder watches lines itself.
     pub(crate) endings: LineEndings,
+    /// Only for BDAT, as far as it has text.
+    repair: Repair,
     /// The From fields' octets, kept from the header.
     from: Vec<Vec<u8>>,
     /// Whether the header is kept and the body hashed for the checks of its sender.
@@ -55,6 +57,7 @@ impl Arrival {
             limit,
             pace,
             endings: LineEndings::default(),
+            repair: Repair::default(),
             from: Vec::new(),
             judged,
             evidence: None,
@@ -68,6 +71,19 @@ impl Arrival {
         if !self.too_large() {
             self.octets.extend_from_slice(octets);
         }
+    }
+
+    /// The next octets of a text in chunks, with its line endings repaired.
+    pub(crate) fn push_repaired(&mut self, octets: &[u8]) {
+        let mut repair = std::mem::take(&mut self.repair);
+        repair.feed(octets, &mut |piece| self.push(piece));
+        self.repair = repair;
+    }
+
+    /// The last chunk has come.
+    pub(crate) fn end_repair(&mut self) {
+        let mut repair = std::mem::take(&mut self.repair);
+        repair.finish(&mut |piece| self.push(piece));
     }
 
     /// Whether it is over the limit.

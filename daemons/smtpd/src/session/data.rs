@@ -103,6 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             .transaction
             .as_deref()
             .is_some_and(|t| t.body == BodyType::Binary);
+        let repaired = !binary && self.service.policy.line_endings == LineEndingPolicy::Repair;
         let mut trouble = None;
         let mut spare = self.pace();
         let mut left = size;
@@ -115,7 +116,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 if !binary {
                     arrival.endings.feed(octets);
                 }
-                arrival.push(octets);
+                if repaired {
+                    arrival.push_repaired(octets);
+                } else {
+                    arrival.push(octets);
+                }
             }
             self.input.consume(count);
             left -= count as u64;
@@ -138,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 return Err(end);
             }
         }
-        let Some(arrival) = arrival else {
+        let Some(mut arrival) = arrival else {
             let text = match self.transaction.as_deref() {
                 None => "Say MAIL first",
                 Some(transaction) if transaction.spoiled => {
@@ -152,6 +157,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             self.reply(503, Some(Enhanced(5, 5, 1)), text);
             return Ok(());
         };
+        if last && repaired {
+            arrival.end_repair();
+        }
         let verdict = match trouble {
             Some(reply) => Err(reply),
             None if !last => Ok(()),

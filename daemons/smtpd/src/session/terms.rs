@@ -79,11 +79,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             priority,
             by,
         };
-        if terms.return_at().is_some_and(|end| end <= terms.released()) {
+        // RFC 4865 5.2.2: whatever is to happen at the time limit
+        if release.is_some() && by.is_some_and(|by| by.deadline <= terms.released()) {
             return Err((
                 501,
                 Enhanced(5, 5, 4),
-                "The message would be returned before it is released",
+                "The time limit would be over before the message is released",
             ));
         }
         Ok(terms)

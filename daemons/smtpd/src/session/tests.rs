@@ -505,6 +505,25 @@ async fn repaired_line_endings_are_only_crlf() {
 }
 
 #[tokio::test]
+async fn chunks_of_text_are_repaired_too() {
+    let mut client = Client::connect(ListenerRole::Mx, |policy| {
+        policy.line_endings = LineEndingPolicy::Repair;
+    });
+    client.expect("220").await;
+    client.ask("HELO client.example\r\n", "250 mx").await;
+    client
+        .say(format!(
+            "{ENVELOPE}BDAT 6\r\na\n.\nb\rBDAT 5 LAST\r\n\nc\rd\r"
+        ))
+        .await;
+    for start in ["250", "250", "250 2.0.0 6", "250"] {
+        client.expect(start).await;
+    }
+    let (_, body) = client.commits().remove(0);
+    assert_eq!(body, b"a\r\n.\r\nb\r\nc d ");
+}
+
+#[tokio::test]
 async fn binary_messages_need_chunks_and_keep_every_octet() {
     let mut client = Client::ready(ListenerRole::Mx).await;
     client.ask("MAIL FROM:<> BODY=BINARYMIME\r\n", "250").await;

@@ -108,17 +108,10 @@ impl Imap {
             }
             Protection::None => greeted(Client::new(Box::new(plain) as Box<dyn Wire>)).await?,
             Protection::Starttls => {
-                let mut client = Client::new(plain);
-                match client.read_response().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return Err(failed(&"no greeting")),
-                    Err(error) => return Err(failed(&error)),
-                }
-                client
-                    .run_command_and_check_ok("STARTTLS", None)
-                    .await
-                    .map_err(|error| failed(&error))?;
-                let stream: Box<dyn Wire> = Box::new(self.secure(client.into_inner()).await?);
+                let mut plain = plain;
+                let upgraded = super::upgrade::upgrade(&mut plain).await;
+                upgraded.map_err(|error| failed(&error))?;
+                let stream: Box<dyn Wire> = Box::new(self.secure(plain).await?);
                 Client::new(stream)
             }
         };

@@ -7,6 +7,7 @@ mod maildir;
 mod mbox;
 mod source;
 mod state;
+mod upgrade;
 
 pub(crate) use append::content_hashes;
 
