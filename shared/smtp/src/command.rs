@@ -106,9 +106,6 @@ pub enum CommandError {
     /// No such verb.
     #[error("Command not recognised")]
     Unknown,
-    /// HTTP: a browser or a proxy that somebody else sends here, whose body would be read as commands.
-    #[error("This is no web server; closing the connection")]
-    Http,
     /// A control character, or what is not UTF-8.
     #[error("The command has characters that may not stand in it")]
     Characters,
@@ -146,7 +143,6 @@ impl CommandError {
     pub fn status(&self) -> (u16, Enhanced) {
         match self {
             Self::Unknown => (500, Enhanced(5, 5, 1)),
-            Self::Http => (521, Enhanced(5, 5, 1)),
             Self::Characters => (500, Enhanced(5, 5, 2)),
             Self::Syntax(_) | Self::ParameterSyntax | Self::Parameter(_) | Self::Duplicate(_) => {
                 (501, Enhanced(5, 5, 4))
@@ -175,11 +171,7 @@ impl<'a> Command<'a> {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let rest = rest.trim_start_matches(' ');
         let Some(verb) = Verb::of(verb) else {
-            return Err(if is_http(verb, rest) {
-                CommandError::Http
-            } else {
-                CommandError::Unknown
-            });
+            return Err(CommandError::Unknown);
         };
         match verb {
             Verb::Ehlo => Ok(Self::Ehlo(host(rest, "EHLO host.name")?)),
@@ -199,14 +191,6 @@ impl<'a> Command<'a> {
             Verb::Auth => auth(rest),
         }
     }
-}
-
-/// The request line of RFC 9112 3, or what is left of one.
-fn is_http(verb: &str, rest: &str) -> bool {
-    const METHODS: [&str; 9] = [
-        "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE",
-    ];
-    METHODS.contains(&verb) && !rest.is_empty()
 }
 
 /// BDAT is the one command after which a misreading matters: its octets would be taken for commands.
@@ -398,17 +382,6 @@ mod tests {
         assert_eq!(parse("AUTH PLAIN"), auth(None));
         assert_eq!(parse("AUTH PLAIN ="), auth(Some(b"")));
         assert_eq!(parse("AUTH PLAIN AGEAYg=="), auth(Some(b"\0a\0b")));
-    }
-
-    #[test]
-    fn browsers_are_sent_away() {
-        for line in ["GET / HTTP/1.1", "POST /x", "CONNECT a:25 HTTP/1.0"] {
-            let error = Command::parse(line.as_bytes()).unwrap_err();
-            assert_eq!(error.status(), (521, Enhanced(5, 5, 1)), "{line}");
-        }
-        for line in ["GET", "get x", "POSTMASTER x"] {
-            assert_eq!(Command::parse(line.as_bytes()), Err(CommandError::Unknown));
-        }
     }
 
     #[test]
