@@ -142,6 +142,7 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<Delivered, Fault> {
                 len: message.head.body_len,
             },
         },
+        by: message.head.envelope.terms.by,
     };
     drop(content);
     let mut pauses = PAUSES.iter();
@@ -408,6 +409,10 @@ async fn redirect(
                 .sender
                 .or_else(|| message.head.envelope.sender.clone()),
             ret: options.ret.or(message.head.envelope.ret),
+            terms: Terms {
+                by: options.by.or(message.head.envelope.terms.by),
+                ..message.head.envelope.terms
+            },
             ..message.head.envelope.clone()
         },
         prefix_len: u32::try_from(prefix.len()).unwrap_or(u32::MAX),
