@@ -99,6 +99,7 @@ fn deliver(body: Body) -> Deliver {
         }],
         prefix: b"Received: by us\r\n".to_vec().into(),
         body,
+        by: None,
     }
 }
 

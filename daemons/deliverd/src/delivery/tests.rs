@@ -158,6 +158,7 @@ fn call(recipients: &[&str], body: &str) -> Deliver {
         recipients: recipients.collect(),
         prefix: b"Received: by us\r\n".as_slice().into(),
         body: Body::Inline(body.as_bytes().into()),
+        by: None,
     }
 }
 
