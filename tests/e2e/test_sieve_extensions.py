@@ -360,7 +360,7 @@ def test_what_is_announced_is_tested(suite):
     assert "fileinto" in announced and "mboxmetadata" in announced
     tested = {name for row in TESTS for name in row[1]}
     here = Path(__file__).parent
-    for file in ("test_sieve.py", "test_sieve_extensions.py"):
+    for file in ("test_sieve.py", "test_sieve_extensions.py", "test_terms.py"):
         for required in re.findall(r'require (?:\[([^\]]*)\]|("[^"]*"))', (here / file).read_text()):
             tested |= set(re.findall(r'"([^"]+)"', "".join(required)))
     assert announced - tested == set()

@@ -169,3 +169,53 @@ def test_hosts_without_time_limits_report_delays_in_their_place(place):
         reports += told
         found = place.wait_messages(user, reports)
         assert not told or b"Action: relayed" in found[-1]
+
+
+def test_scripts_set_and_read_time_limits(place):
+    """RFC 6009: redirect-deliverby, envelope-deliverby."""
+    numbers = iter(range(100))
+
+    def with_script(text):
+        """An account of its own: scripts are remembered for a moment."""
+        user = place.add_account(f"rules{next(numbers)}@example.test")
+        script = place.dir / "terms.sieve"
+        script.write_text(text)
+        script.chmod(0o644)
+        place.run("script", "put", user, "main", script)
+        place.run("script", "activate", user, "main")
+        return user
+
+    def redirect(options):
+        return with_script(f'require "redirect-deliverby"; redirect {options} "x@new.example";')
+
+    def parameter(options):
+        """MAIL's line at the next host."""
+        place.send(redirect(options), sender="away@old.example")
+        place.new.take(1)
+        return place.new.sessions[-1][2]
+
+    left = re.search(r" BY=(\d+);R$", said := parameter(':bytimerelative 600 :bymode "return"'))
+    assert left and 500 < int(left[1]) <= 600, said
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 900))
+    left = re.search(r" BY=(\d+);NT$", said := parameter(f':bytimeabsolute "{at}" :bymode "notify" :bytrace'))
+    assert left and 800 < int(left[1]) <= 900, said
+    assert re.search(r" BY=\d+;N$", parameter(":bytimerelative 600"))
+    assert " BY=" not in parameter(':bytimeabsolute "tomorrow"')
+    assert " BY=" not in parameter("")
+    # Less than the next host wants: it comes back to the sender.
+    sender = place.add_account("hurry@example.test")
+    submit(place, sender, redirect(':bytimerelative 20 :bymode "return"'))
+    (report,) = place.wait_messages(sender, 1)
+    check_report(report, "x@new.example", "5.4.7")
+    # What the envelope says.
+    user = with_script("""require ["envelope", "envelope-deliverby", "fileinto", "mailbox", "relational", "comparator-i;ascii-numeric"];
+        if allof (envelope :is "bymode" "notify", envelope :is "bytrace" "true",
+                  envelope :value "gt" :comparator "i;ascii-numeric" "bytimerelative" "500",
+                  envelope :value "le" :comparator "i;ascii-numeric" "bytimerelative" "600",
+                  envelope :matches "bytimeabsolute" "20??-??-??T??:??:??Z") { fileinto :create "Limited"; }
+        elsif not envelope :matches ["bymode", "bytrace", "bytimerelative", "bytimeabsolute"] "*" { fileinto :create "Free"; }
+    """)
+    submit(place, sender, user, "BY=600;NT")
+    place.wait_messages(user, 1, "Limited")
+    submit(place, sender, user)
+    place.wait_messages(user, 1, "Free")

@@ -55,10 +55,19 @@ class Identity:
         chain = certificate.public_bytes(pem)
         if with_authority:
             chain += authority.certificate.public_bytes(pem)
-        file.write_bytes(chain + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        self.pem = chain, key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        file.write_bytes(b"".join(self.pem))
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(file)
         file.unlink()
+
+    def files(self, folder, name):
+        """The same for `[[keyd.certificate]]`."""
+        paths = {"cert": folder / f"{name}.pem", "key": folder / f"{name}.key"}
+        for path, octets in zip(paths.values(), self.pem):
+            path.write_bytes(octets)
+            path.chmod(0o644)
+        return paths
 
 
 def tlsa(usage, selector, matching, certificate):
@@ -77,7 +86,7 @@ class Exchanger:
 
     def __init__(self, host, port, identity=None, extensions=(), newest=None):
         exchanger = self
-        self.mails, self.sessions, self.arguments = [], 0, []
+        self.mails, self.sessions, self.arguments, self.contents = [], 0, [], []
         self.identity, self.extensions = identity, list(extensions)
         if identity:
             identity.context.sni_callback = lambda connection, name, _: setattr(connection, "asked", name)
@@ -129,8 +138,10 @@ class Exchanger:
                 say("250 ok")
             elif verb == b"DATA":
                 say("354 go on")
+                content = b""
                 while (piece := lines.readline()) and piece != b".\r\n":
-                    pass
+                    content += piece
+                self.contents.append(content)
                 self.mails += [(sender, recipient, secured, asked) for recipient in recipients]
                 say("250 taken")
             elif verb == b"QUIT":

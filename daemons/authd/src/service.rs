@@ -12,8 +12,8 @@ use crate::srs::Srs;
 use ipc::api::authd::{
     AccountList, AccountPut, AccountRemove, Alias, AliasList, AliasPut, AliasRemove,
     AppPasswordAdd, AppPasswordList, AppPasswordRemove, AuthContinue, AuthStart, BlockAdd,
-    BlockList, BlockRemove, DomainList, DomainPut, DomainRemove, ForwardSender, Group, GroupList,
-    GroupPut, GroupRemove, MaySend, OperatorGrant, ResolveIdentifier, ResolveRecipient,
+    BlockList, BlockRemove, DomainList, DomainNames, DomainPut, DomainRemove, ForwardSender, Group,
+    GroupList, GroupPut, GroupRemove, MaySend, OperatorGrant, ResolveIdentifier, ResolveRecipient,
 };
 use ipc::{Context, Fault, Router};
 use std::sync::Arc;
@@ -161,7 +161,7 @@ impl Service {
 
     fn domains(&self, router: Router) -> Router {
         let directory = || self.directory.clone();
-        let (put, list, remove) = (directory(), directory(), directory());
+        let (put, list, remove, names) = (directory(), directory(), directory(), directory());
         let (alias_put, alias_list, alias_remove) = (directory(), directory(), directory());
         let (group_put, group_list, group_remove) = (directory(), directory(), directory());
         router
@@ -172,6 +172,14 @@ impl Service {
             .on(move |_, request: DomainList| {
                 let directory = list.clone();
                 async move { Ok(directory.domain_list(request.name.as_deref()).await?) }
+            })
+            .on(move |_, _: DomainNames| {
+                let directory = names.clone();
+                async move {
+                    let all = directory.domain_list(None).await?;
+                    let enabled = all.into_iter().filter(|domain| domain.enabled);
+                    Ok(enabled.map(|domain| domain.name).collect())
+                }
             })
             .on(move |_, request: DomainRemove| {
                 let directory = remove.clone();

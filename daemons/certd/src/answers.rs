@@ -9,8 +9,8 @@ pub(crate) struct Answers(Arc<Mutex<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// HTTP-01: by token, what is said.
-    tokens: HashMap<String, String>,
+    /// HTTP-01: by token, the name that it is for and what is said.
+    tokens: HashMap<String, (String, String)>,
     /// TLS-ALPN-01: by name, the digest in the certificate.
     names: HashMap<String, [u8; 32]>,
 }
@@ -30,8 +30,9 @@ enum Key {
 
 impl Answers {
     /// HTTP-01 (RFC 8555 8.3).
-    pub(crate) fn say_token(&self, token: &str, text: String) -> Answer {
-        self.waiting().tokens.insert(token.to_owned(), text);
+    pub(crate) fn say_token(&self, token: &str, name: &str, text: String) -> Answer {
+        let said = (name.to_ascii_lowercase(), text);
+        self.waiting().tokens.insert(token.to_owned(), said);
         self.answer(Key::Token(token.to_owned()))
     }
 
@@ -43,7 +44,15 @@ impl Answers {
     }
 
     pub(crate) fn token(&self, token: &str) -> Option<String> {
-        self.waiting().tokens.get(token).cloned()
+        let waiting = self.waiting();
+        waiting.tokens.get(token).map(|(_, text)| text.clone())
+    }
+
+    /// The same, if it is for this name.
+    pub(crate) fn token_for(&self, token: &str, name: &str) -> Option<String> {
+        let waiting = self.waiting();
+        let (of, text) = waiting.tokens.get(token)?;
+        of.eq_ignore_ascii_case(name).then(|| text.clone())
     }
 
     pub(crate) fn name(&self, name: &str) -> Option<[u8; 32]> {
@@ -80,9 +89,11 @@ mod tests {
     #[test]
     fn answers_end_with_their_order() {
         let answers = Answers::default();
-        let one = answers.say_token("t", "t.thumb".to_owned());
+        let one = answers.say_token("t", "A.example", "t.thumb".to_owned());
         let two = answers.say_name("A.example", [7; 32]);
         assert_eq!(answers.token("t").as_deref(), Some("t.thumb"));
+        assert_eq!(answers.token_for("t", "a.example"), answers.token("t"));
+        assert_eq!(answers.token_for("t", "b.example"), None);
         assert_eq!(answers.name("a.EXAMPLE"), Some([7; 32]));
         drop(one);
         drop(two);

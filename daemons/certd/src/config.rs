@@ -30,7 +30,9 @@ pub struct Config {
     /// How control over the names is shown: `http-01` (port 80), `tls-alpn-01` (port 443) or `dns-01` (with `[certd.dns]`; the only
     /// one for wildcards).
     pub challenge: ChallengeKind,
-    /// Where HTTP-01 is answered. The authority asks port 80. Not opened for other challenges.
+    /// Whether there are also certificates for what httpd serves: `mta-sts.` and `autoconfig.` and each domain where `[dns]` wants it.
+    pub web_hosts: bool,
+    /// Where HTTP-01 is answered. The authority asks port 80. Not opened for other challenges, nor where httpd has that port.
     pub http_address: String,
     /// Where TLS-ALPN-01 is answered. The authority asks port 443. Not opened for other challenges.
     pub tls_alpn_address: String,
@@ -76,6 +78,7 @@ impl Default for Config {
             names: Vec::new(),
             certificate: Vec::new(),
             challenge: ChallengeKind::default(),
+            web_hosts: true,
             http_address: "[::]:80".to_owned(),
             tls_alpn_address: "[::]:443".to_owned(),
             connections: 64,
@@ -139,6 +142,16 @@ pub(crate) struct Target {
     pub(crate) id: String,
     pub(crate) names: Vec<String>,
     pub(crate) challenge: ChallengeKind,
+}
+
+impl Target {
+    /// Whether its certificate is good for this host (RFC 6125 6.4.3).
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        self.names.iter().any(|name| {
+            name == host || name.strip_prefix("*.").is_some_and(|of| Some(of) == parent)
+        })
+    }
 }
 
 impl Config {

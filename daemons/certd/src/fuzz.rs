@@ -6,7 +6,7 @@ use crate::http01;
 /// A request at the port for HTTP-01: whatever it is, it gets one whole answer, and the key authorization only who asks for it.
 pub fn http(octets: &[u8]) {
     let answers = Answers::default();
-    let _answer = answers.say_token("tok", "tok.thumb".to_owned());
+    let _answer = answers.say_token("tok", "a.example", "tok.thumb".to_owned());
     let head = octets
         .get(..octets.len().min(http01::HEAD_MAX))
         .unwrap_or_default();

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn only_the_challenge_is_answered() {
         let answers = Answers::default();
-        let _one = answers.say_token("tok-_1", "tok-_1.thumb".to_owned());
+        let _one = answers.say_token("tok-_1", "a.example", "tok-_1.thumb".to_owned());
         let found = |head| Reply::Found {
             text: "tok-_1.thumb".to_owned(),
             head,
@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_in_pieces_is_answered_and_one_without_end_refused() {
         let answers = Answers::default();
-        let _one = answers.say_token("t", "t.thumb".to_owned());
+        let _one = answers.say_token("t", "a.example", "t.thumb".to_owned());
         let (mut client, server) = tokio::io::duplex(HEAD_MAX * 2);
         let task = tokio::spawn(answer(Box::new(server), answers.clone()));
         for piece in [

@@ -7,6 +7,9 @@
 //! For the domains that `certd.dkim` names it changes DKIM keys: has keyd make one, publishes its record, waits until every authoritative
 //! server shows it, has it sign and the old one retire, and removes the old record when mail on its way has arrived.
 //!
+//! Where httpd runs, that has the port for HTTP-01 and asks here what to say; and each of our domains gets certificates for what httpd
+//! serves for it: `mta-sts.` and its name, `autoconfig.` and its name.
+//!
 //! It publishes the records that the operator tells it to, removes none but those, and announces the key of the next certificate by TLSA records
 //! before that is ordered.
 //!
@@ -22,8 +25,8 @@
 //!
 //! SECURITY: user `posthouse-cert`. Connects to the authority, name servers and the DNS provider; accepts on port 80 for HTTP-01 or port 443
 //! for TLS-ALPN-01 while the configuration says so, and on no other. Writes only its state directory, reads besides the secrets' files of
-//! its section. Calls keyd. Whoever holds it can get certificates for our names while they do, and change the records of our zones; they
-//! cannot take a private key along, nor read mail.
+//! its section. Calls keyd, and authd for the names of our domains. Whoever holds it can get certificates for our names while they do, and
+//! change the records of our zones; they cannot take a private key along, nor read mail.
 //!
 //! STANDARDS: RFC 8555 (ACME), RFC 8737 (TLS-ALPN-01), RFC 9773 (renewal information), RFC 7515 and RFC 7638 (requests), RFC 2136 and
 //! RFC 8945 (DNS updates).
@@ -47,6 +50,7 @@ mod order;
 mod plan;
 mod publish;
 mod rotation;
+mod served;
 mod state;
 mod tlsa;
 mod trouble;
@@ -61,11 +65,12 @@ use board::Board;
 use door::Limits;
 use ipc::api::certd::{
     CertificateOrder, CertificateRevoke, CertificateStatus, DkimRotate, DkimRotations, DnsChange,
-    DnsPublished,
+    DnsPublished, HttpChallenge,
 };
 use ipc::{ClientOptions, Fault, FaultKind, Router};
 use runtime::{Document, Failure, Listen, Needs, Setting, Start, metrics};
 use serde::Deserialize;
+use served::Served;
 use state::State;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -110,12 +115,14 @@ pub fn needs(config: &Config, setting: &Setting) -> Result<Needs, Failure> {
         .targets(&hosts(&setting.document)?)
         .map_err(Failure::new)?;
     config.sound_rotation().map_err(Failure::new)?;
+    let served = Served::of(&setting.document, config).map_err(Failure::new)?;
     let mut listen = Vec::new();
     for (kind, name, address) in [
         (ChallengeKind::Http01, HTTP, &config.http_address),
         (ChallengeKind::TlsAlpn01, TLS_ALPN, &config.tls_alpn_address),
     ] {
-        if config.uses(kind) {
+        let elsewhere = kind == ChallengeKind::Http01 && served.http;
+        if config.uses(kind) && !elsewhere {
             listen.push(Listen {
                 name: name.to_owned(),
                 address: address.clone(),
@@ -150,9 +157,11 @@ pub fn needs(config: &Config, setting: &Setting) -> Result<Needs, Failure> {
 pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     let config = start.config().clone();
     let documents = start.documents();
-    let targets = {
+    let (targets, served) = {
         let document = Arc::clone(&documents.borrow());
-        config.targets(&hosts(&document)?).map_err(Failure::new)?
+        let targets = config.targets(&hosts(&document)?).map_err(Failure::new)?;
+        let served = Served::of(&document, &config).map_err(Failure::new)?;
+        (targets, served)
     };
     let answers = Answers::default();
     let limits = Limits {
@@ -186,17 +195,21 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
     facts(&start, &board);
     let worker = Worker {
         config,
+        configured: targets.clone(),
         targets,
+        served,
+        domains: None,
+        authd: start.client(Role::Authd),
         keyd: start.client_with(Role::Keyd, ClientOptions::default()),
         state: State::new(start.state_dir()),
-        answers,
+        answers: answers.clone(),
         board: board.clone(),
         known: None,
         patience: Arc::new(AtomicU64::new(0)),
     };
     let (requests, waiting) = mpsc::channel(WAITING_MAX);
     let work = tokio::spawn(worker.run(waiting, documents, start.stopping()));
-    let server = start.serve(router(Router::new(Role::Certd), &board, requests));
+    let server = start.serve(router(Router::new(Role::Certd), &board, requests, answers));
     if work.await.is_err() {
         return Err(Failure::new("the work on certificates ended by a defect"));
     }
@@ -219,7 +232,12 @@ fn facts(start: &Start<Config>, board: &Board) {
     });
 }
 
-fn router(router: Router, board: &Board, requests: mpsc::Sender<Request>) -> Router {
+fn router(
+    router: Router,
+    board: &Board,
+    requests: mpsc::Sender<Request>,
+    answers: Answers,
+) -> Router {
     let (shown, rotations) = (board.clone(), board.clone());
     let (order, revoke, rotate) = (requests.clone(), requests.clone(), requests.clone());
     let (published, change) = (requests.clone(), requests);
@@ -248,6 +266,9 @@ fn router(router: Router, board: &Board, requests: mpsc::Sender<Request>) -> Rou
         .on(move |_, request: DnsChange| {
             let requests = change.clone();
             async move { ask(&requests, |done| Request::Change(request, done)).await }
+        })
+        .on(move |_, asked: HttpChallenge| {
+            std::future::ready(Ok(answers.token_for(&asked.token, &asked.host)))
         })
         .on(move |_, _: DkimRotations| std::future::ready(Ok(rotations.rotations())))
         .on(move |_, request: DkimRotate| {

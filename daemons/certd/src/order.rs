@@ -270,7 +270,7 @@ impl Worker {
             let text = jws::key_authorization(&challenge.token, known.authority.key());
             match target.challenge {
                 ChallengeKind::Http01 => {
-                    answers.push(self.answers.say_token(&challenge.token, text));
+                    answers.push(self.answers.say_token(&challenge.token, &name, text));
                 }
                 ChallengeKind::TlsAlpn01 => {
                     let digest = jws::authorization_digest(&text);

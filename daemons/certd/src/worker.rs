@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::config::{Config, Target};
 use crate::order::Known;
 use crate::plan;
+use crate::served::Served;
 use crate::state::{Progress, State};
 use crate::trouble::Trouble;
 use crate::{hosts, now};
@@ -63,7 +64,15 @@ type Done<T> = oneshot::Sender<Result<T, Fault>>;
 /// All that it works with.
 pub(crate) struct Worker {
     pub(crate) config: Config,
+    /// Of the configuration.
+    pub(crate) configured: Vec<Target>,
+    /// All: those, and what follows from the domains.
     pub(crate) targets: Vec<Target>,
+    /// What httpd has taken over.
+    pub(crate) served: Served,
+    /// As authd told last, if it was asked.
+    pub(crate) domains: Option<Vec<String>>,
+    pub(crate) authd: Client,
     pub(crate) keyd: Client,
     pub(crate) state: State,
     pub(crate) answers: Answers,
@@ -119,19 +128,22 @@ impl Worker {
     }
 
     fn reconfigure(&mut self, document: &Document) {
-        let read = || -> Result<(Config, Vec<Target>), String> {
+        let read = || -> Result<(Config, Vec<Target>, Served), String> {
             let told = |error: runtime::Failure| error.to_string();
             let config: Config = document.section(Role::Certd.name()).map_err(told)?;
             let targets = config.targets(&hosts(document)?)?;
             config.sound_rotation()?;
-            Ok((config, targets))
+            let served = Served::of(document, &config)?;
+            Ok((config, targets, served))
         };
         match read() {
-            Ok((config, targets)) => {
+            Ok((config, targets, served)) => {
                 // Files that the configuration names may be others now, too.
                 self.known = None;
-                (self.config, self.targets) = (config, targets);
+                (self.config, self.configured, self.served) = (config, targets, served);
+                self.targets.clear();
                 self.board.begin(&self.config, &self.targets);
+                self.join_targets();
             }
             Err(error) => tracing::error!(error, "the section [certd] stays as it was"),
         }
@@ -139,6 +151,7 @@ impl Worker {
 
     /// Does what is due; when to look again.
     async fn pass(&mut self) -> u64 {
+        self.follow_domains().await;
         if self.targets.is_empty() {
             return now() + plan::LOOK;
         }
@@ -149,7 +162,9 @@ impl Worker {
                 return now() + KEYD_PAUSE;
             }
         };
-        self.remove_expired(&issued).await;
+        if self.knows_all() {
+            self.remove_expired(&issued).await;
+        }
         let mut next = now() + plan::LOOK;
         for target in self.targets.clone() {
             let current = issued.iter().find(|one| one.id == target.id);
@@ -347,6 +362,9 @@ impl Worker {
     /// What the operator wants.
     async fn command(&mut self, command: Command) -> Result<OrderedCertificate, Fault> {
         let (Command::Order { id, .. } | Command::Revoke { id, .. }) = &command;
+        if !self.targets.iter().any(|target| target.id == *id) {
+            self.follow_domains().await;
+        }
         let target = self.targets.iter().find(|target| target.id == *id).cloned();
         let Some(target) = target else {
             return Err(self.nothing_such(id));

@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-use types::{Address, Body, Enhanced, Octets, Outcome, Ret};
+use types::{Address, Body, ByMode, DeliverBy, Enhanced, Octets, Outcome, Ret};
 
 /// Octets that a message of a script may have to travel to queued.
 const SENT_MAX: usize = 64 * 1024;
@@ -30,6 +30,9 @@ fn dsn(call: &Deliver, recipient: Option<&LocalRecipient>) -> Vec<(Envelope, Str
     }
     if let Some(envid) = &call.envid {
         all.push((Envelope::Envid, envid.clone()));
+    }
+    if let Some(by) = call.by {
+        all.extend(time_limit(by, now()));
     }
     let Some(recipient) = recipient else {
         return all;
@@ -50,6 +53,24 @@ fn dsn(call: &Deliver, recipient: Option<&LocalRecipient>) -> Vec<(Envelope, Str
         all.extend(given.map(|(_, word)| (Envelope::Notify, (*word).to_owned())));
     }
     all
+}
+
+/// The time limit of the envelope (RFC 6009 5).
+fn time_limit(by: DeliverBy, now: i64) -> [(Envelope, String); 4] {
+    let left = by.deadline.cast_signed().saturating_sub(now);
+    let mode = match by.mode {
+        ByMode::Notify => "notify",
+        ByMode::Return => "return",
+    };
+    [
+        (
+            Envelope::ByTimeAbsolute,
+            types::moment::date_time(by.deadline),
+        ),
+        (Envelope::ByTimeRelative, left.to_string()),
+        (Envelope::ByMode, mode.to_owned()),
+        (Envelope::ByTrace, by.trace.to_string()),
+    ]
 }
 
 impl<D: Directory, S: Store> Delivery<D, S> {

@@ -9,13 +9,15 @@ pub(crate) use flying::Flight;
 use crate::config::SieveConfig;
 use ipc::api::deliverd::RedirectOptions;
 use ipc::{Fault, FaultKind};
-use sieve::engine::compiler::grammar::actions::action_redirect::{Notify, NotifyItem, Ret};
+use sieve::engine::compiler::grammar::actions::action_redirect::{
+    ByMode, ByTime, Notify, NotifyItem, Ret,
+};
 use sieve::engine::{Envelope, Event, Input, Mailbox, Recipient, Runtime, Script};
 use sieve::{Compiled, compile};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use types::{AccountId, Address, QueueId};
+use types::{AccountId, Address, DeliverBy, QueueId};
 
 /// How long a user's script, or that there is none, is remembered without asking the store again.
 const FRESH: Duration = Duration::from_secs(2);
@@ -23,6 +25,8 @@ const FRESH: Duration = Duration::from_secs(2);
 const REMEMBERED: usize = 20_000;
 /// Places that one run may file a message into; what goes beyond is left out, and kept in INBOX.
 const FILED_MAX: usize = 14;
+/// Seconds that a time limit has at most: nine digits (RFC 2852 4).
+const BY_MAX: u64 = 999_999_999;
 
 /// One place a message goes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -353,10 +357,12 @@ impl Scripts {
                 notify,
                 return_of_content,
                 message_id,
-                ..
+                by_time,
             } => {
                 let addresses = self.addresses(recipient, state.made.contains_key(&message_id));
-                state.send(addresses, &notify, &return_of_content, message_id, run);
+                let now = u64::try_from(run.now).unwrap_or_default();
+                let options = options(&notify, &return_of_content, &by_time, now);
+                state.send(addresses, &notify, &options, message_id, run);
                 Input::True
             }
             Event::Notify {
@@ -534,7 +540,7 @@ impl State {
         &mut self,
         addresses: Vec<String>,
         notify: &Notify,
-        ret: &Ret,
+        options: &RedirectOptions,
         number: usize,
         run: &Run<'_>,
     ) {
@@ -558,7 +564,7 @@ impl State {
                 None => Sent::Redirect {
                     to,
                     content: made.clone().filter(|_| !run.cut),
-                    options: options(notify, ret),
+                    options: options.clone(),
                 },
             };
             if !self.outcome.sent.contains(&sent) {
@@ -568,8 +574,8 @@ impl State {
     }
 }
 
-/// RFC 6009 5, 6
-fn options(notify: &Notify, ret: &Ret) -> RedirectOptions {
+/// RFC 6009 4, 6
+fn options(notify: &Notify, ret: &Ret, by: &ByTime<i64>, now: u64) -> RedirectOptions {
     RedirectOptions {
         notify: match notify {
             Notify::Default => None,
@@ -583,7 +589,36 @@ fn options(notify: &Notify, ret: &Ret) -> RedirectOptions {
         },
         anywhere: true,
         sender: None,
+        by: time_limit(by, now),
     }
+}
+
+/// RFC 6009 6. What is no time is no limit; a mode that is not given tells the sender and loses nothing.
+fn time_limit(by: &ByTime<i64>, now: u64) -> Option<DeliverBy> {
+    let (deadline, mode, trace) = match by {
+        ByTime::None => return None,
+        ByTime::Relative {
+            rlimit,
+            mode,
+            trace,
+        } => (now.saturating_add((*rlimit).min(BY_MAX)), mode, trace),
+        ByTime::Absolute {
+            alimit,
+            mode,
+            trace,
+        } => {
+            let deadline = u64::try_from(*alimit).ok().filter(|at| *at > 0)?;
+            (deadline.min(now.saturating_add(BY_MAX)), mode, trace)
+        }
+    };
+    Some(DeliverBy {
+        deadline,
+        mode: match mode {
+            ByMode::Return => types::ByMode::Return,
+            ByMode::Notify | ByMode::Default => types::ByMode::Notify,
+        },
+        trace: *trace,
+    })
 }
 
 fn asked(items: &[NotifyItem]) -> types::Notify {

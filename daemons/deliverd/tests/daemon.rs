@@ -100,6 +100,7 @@ fn deliver(body: Body) -> Deliver {
         prefix: b"Received: by us\r\n".to_vec().into(),
         body,
         ours: false,
+        by: None,
     }
 }
 

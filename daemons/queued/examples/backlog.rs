@@ -68,6 +68,7 @@ impl Peers for Hosts {
             host: None,
             destination_down: dead,
             by_passed: false,
+            policy: None,
         })
     }
 

@@ -50,6 +50,7 @@ impl Peers for Sink {
             host: None,
             destination_down: false,
             by_passed: false,
+            policy: None,
         })
     }
 

@@ -71,6 +71,8 @@ pub struct Config {
     /// A destination whose attempts take longer than this counts as slow: all slow ones together get half of the connections at
     /// most while others wait. 2.
     pub slow_after: u64,
+    /// Domains whose MTA-STS policies are remembered; those that were fetched longest ago are forgotten first. 0: none is. 10,000.
+    pub sts_policies: u64,
     /// One attempt at a destination may take so long. 1,800.
     pub relay_timeout: u64,
     /// One local delivery may take so long. 120.
@@ -112,6 +114,7 @@ impl Default for Config {
             return_full_max: 65_536,
             max_hops: 50,
             slow_after: 2,
+            sts_policies: 10_000,
             relay_timeout: 1800,
             deliver_timeout: 120,
             rule: Vec::new(),

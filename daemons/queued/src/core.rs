@@ -6,6 +6,7 @@ use crate::ids::Ids;
 use crate::local::Locals;
 use crate::message::{Content, Fresh, Home, Job, Message};
 use crate::peers::Peers;
+use crate::policies::Policies;
 use crate::record::{self, Head, Note};
 use crate::relays::Relays;
 use crate::report::Reporter;
@@ -63,6 +64,7 @@ pub struct Core {
     pub(crate) rules: Rules,
     pub(crate) locals: Locals,
     pub(crate) relays: Relays,
+    pub(crate) policies: Policies,
     pub(crate) counters: Counters,
     /// Wakes the loader: something in the table may be due earlier than it thinks.
     pub(crate) due: Notify,
@@ -196,6 +198,7 @@ impl Core {
             double_bounces_to,
             locals: Locals::new(config.local_concurrency),
             relays: Relays::new(&config),
+            policies: Policies::new(config.sts_policies),
             rules: Rules::new(&config.rule)?,
             counters: Counters::new(),
             due: Notify::new(),

@@ -15,6 +15,7 @@
 //!   spoken to, its mail stands in a queue of its own (`example.net/bulk`).
 //! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
 //! - **Reports that reportd has due** are fetched, committed as messages of our own, and then settled with it.
+//! - **Policies of MTA-STS** that relayd has found are remembered in the queue's database, and go along with the next message to their domain.
 //! - **Senders are told** of failures, of a delay, and of success if they asked (DSN).
 //!
 //! It holds up before it breaks: when the disk runs low, or too much is queued, or the disk is too slow, a commit is Busy, which
@@ -27,7 +28,7 @@
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
 //!
-//! STANDARDS: RFC 5321 4.2.5, 4.5.4, 4.5.5, 6.1, 6.3; RFC 3461, 3462, 3463, 3464, 6533 (DSN); RFC 3834 5 (Auto-Submitted);
+//! STANDARDS: RFC 5321 4.2.5, 4.5.4, 4.5.5, 6.1, 6.3; RFC 3461, 3462, 3463, 3464, 6533 (DSN); RFC 8689 5 (reports on what requires TLS); RFC 3834 5 (Auto-Submitted);
 //! RFC 4865 (FUTURERELEASE), 6710 (MT-PRIORITY), 2852 (DELIVERBY).
 //!
 //! RECOVERY: killed at any moment, it loses nothing that it acknowledged. The journal is read at start and what is in it is
@@ -51,7 +52,9 @@ mod local;
 mod message;
 mod pace;
 mod peers;
+mod policies;
 mod record;
+mod redact;
 mod relays;
 mod replay;
 mod report;

@@ -145,6 +145,7 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<(Delivered, Vec<File>), 
             },
         },
         ours: message.head.sign,
+        by: message.head.envelope.terms.by,
     };
     drop(content);
     let mut pauses = PAUSES.iter();
@@ -450,6 +451,10 @@ async fn redirect(
                 .sender
                 .or_else(|| message.head.envelope.sender.clone()),
             ret: options.ret.or(message.head.envelope.ret),
+            terms: Terms {
+                by: options.by.or(message.head.envelope.terms.by),
+                ..message.head.envelope.terms
+            },
             ..message.head.envelope.clone()
         },
         prefix_len: u32::try_from(prefix.len()).unwrap_or(u32::MAX),

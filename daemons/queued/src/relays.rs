@@ -273,10 +273,12 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
     }
     .or_else(|| rule.and_then(|rule| rule.route.clone()));
     let manner = rule.map_or_else(Manner::default, |rule| rule.manner(message.id));
+    let domain = domain_of(&job.destination);
+    let policy = core.policies.of(&core.table, domain).await;
     let call = Relay {
         id: message.id,
         trace: message.head.trace,
-        domain: domain_of(&job.destination).to_owned(),
+        domain: domain.to_owned(),
         route,
         sender: envelope.sender.clone(),
         ret: envelope.ret,
@@ -295,10 +297,15 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
         },
         terms: envelope.terms,
         manner,
+        policy,
     };
     drop(content);
     let file = core.open_body(message)?;
-    core.peers.relay(&call, file).await
+    let mut relayed = core.peers.relay(&call, file).await?;
+    if let Some(policy) = relayed.policy.take() {
+        core.policies.learn(&core.table, domain, policy).await;
+    }
+    Ok(relayed)
 }
 
 /// What the sender may want to know of a hand-over.

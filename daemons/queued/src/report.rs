@@ -194,8 +194,9 @@ impl Reporter {
             now,
             body.len(),
         );
-        // RFC 6710 4.6: a report is as urgent as what it reports
+        // RFC 6710 4.6: a report is as urgent as what it reports; RFC 8689 5: and protected as it was.
         about.envelope.terms.priority = head.envelope.terms.priority;
+        about.envelope.require_tls = head.envelope.require_tls;
         Some(Composed {
             head: about,
             prefix: Vec::new(),
@@ -216,7 +217,7 @@ impl Reporter {
         Head {
             trace,
             arrived: now,
-            origin: "report".to_owned(),
+            origin: crate::redact::ORIGIN.to_owned(),
             may_relay: true,
             sign: true,
             envelope: Envelope {
@@ -436,6 +437,8 @@ impl Reporter {
         let full = failed
             && returned.whole
             && head.envelope.ret != Some(Ret::Headers)
+            // RFC 8689 5: whatever RET says
+            && !head.envelope.require_tls
             && head.envelope.body != BodyType::Binary
             && head.size() <= self.return_full_max;
         if full {
@@ -543,6 +546,20 @@ mod tests {
             returned,
             1_800_000_100,
         )
+    }
+
+    #[test]
+    fn what_required_tls_is_reported_with_it_and_with_its_header_alone() {
+        let mut of = head(Some(Ret::Full), Notify::default());
+        of.envelope.require_tls = true;
+        let report = composed(&of, &[subject(0, Event::Failed)]).unwrap();
+        assert!(report.head.envelope.require_tls);
+        let parsed = MessageParser::default().parse(&report.body).unwrap();
+        let kind = parsed.part(3).unwrap().content_type().unwrap().clone();
+        assert_eq!(kind.subtype(), Some("rfc822-headers"));
+        of.envelope.require_tls = false;
+        let report = composed(&of, &[subject(0, Event::Failed)]).unwrap();
+        assert!(!report.head.envelope.require_tls);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use crate::core::{Core, now};
 use crate::message::{End, Fresh, Home, Job, Message};
 use crate::record::{self, Head, Note};
+use crate::redact;
 use crate::report::{Composed, Event, Returned, Subject};
 use crate::table::{Change, LOCAL, Parked, Settled, Waiting};
 use crate::writer::Entry;
@@ -460,6 +461,17 @@ impl Core {
             recipient.is_some_and(|recipient| subject.event.is_wanted(recipient.notify))
         });
         if head.envelope.sender.is_none() {
+            if head.envelope.require_tls && failed().next().is_some() {
+                let body = self.returned(message).await;
+                if let Some(composed) = redact::instead(message, &body, subjects) {
+                    tracing::info!(id = %message.id, trace = %head.trace, "a report cannot be protected: it goes without the message's header");
+                    return self
+                        .reserve(1)
+                        .map(|id| fresh(id, composed))
+                        .into_iter()
+                        .collect();
+                }
+            }
             return match (&self.double_bounces_to, failed().next()) {
                 (Some(to), Some(_))
                     if head

@@ -111,6 +111,7 @@ impl Peers for Fakes {
             host: None,
             destination_down: false,
             by_passed: false,
+            policy: None,
         })
     }
 

@@ -87,6 +87,7 @@ impl Client {
             host: None,
             destination_down: false,
             by_passed: false,
+            policy: None,
         };
         let wish = Wish {
             require_tls: job.require_tls,
@@ -309,8 +310,9 @@ impl Client {
         let host = connection.description();
         let dsn = connection.offered.dsn;
         let by = connection.offered.deliver_by.is_some();
-        // RFC 8689 4.2.1: then the next host may.
-        if job.require_tls && (connection.tls.is_none() || !connection.offered.require_tls) {
+        // RFC 8689 4.2.1: then the next host may. RFC 8689 5: a report is not lost for that; this far it is protected.
+        let passed_on = connection.offered.require_tls || job.sender.is_none();
+        if job.require_tls && (connection.tls.is_none() || !passed_on) {
             let label = connection.label.clone();
             self.put_away(endpoint, policy, connection);
             let text = format!("{label} does not support REQUIRETLS");

@@ -37,7 +37,7 @@
 //! reports), RFC 8461 (MTA-STS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS), RFC 9422 (LIMITS), RFC 6710
 //! (MT-PRIORITY), RFC 2852 (DELIVERBY).
 //!
-//! RECOVERY: keeps no state; policies of MTA-STS are fetched again. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
+//! RECOVERY: keeps no state; policies of MTA-STS are remembered by queued, who gives them along. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
 //! last reply was lost may then arrive twice (RFC 1047).
 #![forbid(unsafe_code)]
 

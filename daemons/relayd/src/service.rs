@@ -76,7 +76,11 @@ impl Service {
         let domain = call.domain.to_ascii_lowercase();
         let route = call.route.clone();
         let (id, trace) = (call.id, call.trace);
-        let relayed = match self.prepare(call, body).await {
+        let carried = call.policy.clone();
+        if let Some(policy) = &carried {
+            self.client.sts.recall(&domain, policy).await;
+        }
+        let mut relayed = match self.prepare(call, body).await {
             Ok(job) => {
                 let relayed = self.client.deliver(&job, &domain, route.as_deref()).await;
                 log(id, trace, &job, &relayed);
@@ -95,9 +99,12 @@ impl Service {
                     host: None,
                     destination_down: false,
                     by_passed: false,
+                    policy: None,
                 }
             }
         };
+        let policy = self.client.sts.remembered(&domain).await;
+        relayed.policy = policy.filter(|policy| carried.as_ref() != Some(policy));
         Ok(relayed)
     }
 

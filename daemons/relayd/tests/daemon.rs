@@ -115,6 +115,7 @@ fn relay(body: Body) -> Relay {
         body,
         terms: types::Terms::default(),
         manner: ipc::api::relayd::Manner::default(),
+        policy: None,
     }
 }
 

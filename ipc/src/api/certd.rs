@@ -140,6 +140,17 @@ pub struct DnsChange {
 }
 operation!(DnsChange = 7, idempotent -> ());
 
+/// What is to be said to an authority that asks over HTTP (RFC 8555 8.3): the key authorization, if the token is one of ours and was
+/// given for this name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HttpChallenge {
+    /// The host of the request, lower case.
+    pub host: String,
+    /// The last part of the path.
+    pub token: String,
+}
+operation!(HttpChallenge = 8, idempotent -> Option<String>);
+
 /// A DNS record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsEntry {

@@ -2,7 +2,7 @@
 
 use crate::operation;
 use serde::{Deserialize, Serialize};
-use types::{Address, Body, Notify, Octets, Outcome, QueueId, Ret, TraceId};
+use types::{Address, Body, DeliverBy, Notify, Octets, Outcome, QueueId, Ret, TraceId};
 
 /// Delivers a message to local recipients. Idempotent by (id, recipient index): what the store has, it does not take
 /// twice.
@@ -28,6 +28,8 @@ pub struct Deliver {
     pub body: Body,
     /// One of our own users sent it, or a host of ours: lists believe its From.
     pub ours: bool,
+    /// MAIL's BY, for scripts.
+    pub by: Option<DeliverBy>,
 }
 operation!(Deliver = 1, idempotent -> Delivered);
 
@@ -119,4 +121,6 @@ pub struct RedirectOptions {
     pub anywhere: bool,
     /// The reverse-path instead of the message's own (SRS).
     pub sender: Option<Address>,
+    /// By when it is to be delivered (RFC 2852) instead of the message's own limit.
+    pub by: Option<DeliverBy>,
 }

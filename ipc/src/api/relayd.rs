@@ -41,6 +41,8 @@ pub struct Relay {
     pub terms: Terms,
     /// What a rule of the queue wants.
     pub manner: Manner,
+    /// What is remembered of the domain's MTA-STS policy.
+    pub policy: Option<StsPolicy>,
 }
 operation!(Relay = 1, once -> Relayed);
 
@@ -111,4 +113,24 @@ pub struct Relayed {
     pub destination_down: bool,
     /// Whether the host took over the time limit (it offered DELIVERBY, RFC 2852).
     pub by_passed: bool,
+    /// The domain's MTA-STS policy, if it is to be remembered instead of [`Relay::policy`].
+    pub policy: Option<StsPolicy>,
+}
+
+/// A policy of MTA-STS, kept by queued so that it outlives relayd: what is remembered is what protects (RFC 8461 10.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StsPolicy {
+    /// The id in the TXT record when it was fetched.
+    pub id: String,
+    /// The fields of its file that mean something (RFC 8461 3.2), at most [`StsPolicy::TEXT_MAX`] octets.
+    pub text: String,
+    /// Seconds since 1970 at which it was fetched.
+    pub fetched: u64,
+    /// Seconds since 1970 until which it counts.
+    pub expires: u64,
+}
+
+impl StsPolicy {
+    /// Octets of a text; a policy of some hundred exchangers has no more. Larger ones are in relayd's memory alone.
+    pub const TEXT_MAX: usize = 8 * 1024;
 }

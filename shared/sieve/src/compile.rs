@@ -86,8 +86,7 @@ pub fn capabilities() -> Vec<String> {
     names
 }
 
-/// Not offered: what needs a trigger in IMAP, a converter, time limits of delivery; and what
-/// belongs to another product.
+/// Not offered: what needs a trigger in IMAP or a converter; and what belongs to another product.
 fn offered(capability: &Capability) -> bool {
     !matches!(
         capability,
@@ -95,8 +94,6 @@ fn offered(capability: &Capability) -> bool {
         Capability::Comparator(Comparator::Elbonia)
             | Capability::ImapSieve
             | Capability::Convert
-            | Capability::EnvelopeDeliverBy
-            | Capability::RedirectDeliverBy
             | Capability::Expressions
             | Capability::While
             | Capability::Other(_)

@@ -62,6 +62,14 @@ impl Certificates {
     /// # Errors
     /// None that a configuration could cause: the provider lacks the protocol versions.
     pub fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
+        self.acceptor_for(&[])
+    }
+
+    /// As [`Self::acceptor`], for protocols that are chosen in the handshake (RFC 7301), the best first.
+    ///
+    /// # Errors
+    /// As [`Self::acceptor`].
+    pub fn acceptor_for(&self, protocols: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
@@ -71,7 +79,17 @@ impl Certificates {
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
+        config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
         Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+impl Certificates {
+    /// Whether a certificate is for this name, and not just the default one.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let chosen = Arc::clone(&self.chosen.read().unwrap_or_else(PoisonError::into_inner));
+        chosen.has(name)
     }
 }
 

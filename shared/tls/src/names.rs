@@ -38,12 +38,19 @@ impl Chosen {
 
     /// RFC 6066 3, RFC 6125 6.4.3: exact first, then one label for a `*`, then the default.
     pub(crate) fn for_name(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let found = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            let parent = name.split_once('.').map(|(_, parent)| parent);
-            self.exact.get(&name).or_else(|| self.wild.get(parent?))
-        });
+        let found = name.and_then(|name| self.named(name));
         found.or(self.default.as_ref()).cloned()
+    }
+
+    /// Whether one is for the name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.named(name).is_some()
+    }
+
+    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        self.exact.get(&name).or_else(|| self.wild.get(parent?))
     }
 }
 
@@ -95,6 +102,9 @@ mod tests {
             (Some("org"), 0),
         ] {
             assert_eq!(which(&chosen, name), Some(at), "{name:?}");
+            let stranger = ["a.b.example.org", "elsewhere.test", "org"];
+            let known = name.is_some_and(|name| !stranger.contains(&name));
+            assert_eq!(name.is_some_and(|name| chosen.has(name)), known, "{name:?}");
         }
     }
 

@@ -150,6 +150,32 @@ impl Config {
         self
     }
 
+    /// Whether `host` (`suite.hostname`) is to serve the MTA-STS policy of any domain.
+    #[must_use]
+    pub fn serves_policies(&self, host: &str) -> bool {
+        let elsewhere = self.mta_sts_host.trim_end_matches('.');
+        let here = elsewhere.is_empty() || elsewhere.eq_ignore_ascii_case(host);
+        let mut own = self.domain.values().filter_map(|domain| domain.mta_sts);
+        here && (self.mta_sts != MtaStsMode::Off || own.any(|mode| mode != MtaStsMode::Off))
+    }
+
+    /// Whether `host` (`suite.hostname`) is to serve anything by HTTPS for any domain.
+    #[must_use]
+    pub fn serves_web(&self, host: &str) -> bool {
+        let mut domains = self.domain.keys().map(|domain| self.of(domain));
+        self.serves_policies(host)
+            || self.serves_autoconfig(host)
+            || domains.any(|domain| domain.serves_autoconfig(host))
+    }
+
+    /// Whether `host` (`suite.hostname`) is to answer mail programs. For what holds for a domain: [`Config::of`].
+    #[must_use]
+    pub fn serves_autoconfig(&self, host: &str) -> bool {
+        self.autoconfig
+            .trim_end_matches('.')
+            .eq_ignore_ascii_case(host)
+    }
+
     /// What makes no sense in the section, if anything does.
     ///
     /// # Errors

@@ -191,6 +191,7 @@ fn call(recipients: &[&str], body: &str) -> Deliver {
         prefix: b"Received: by us\r\n".as_slice().into(),
         body: Body::Inline(body.as_bytes().into()),
         ours: false,
+        by: None,
     }
 }
 

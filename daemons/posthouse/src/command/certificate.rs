@@ -62,13 +62,17 @@ fn id(name: &str) -> String {
     name.trim_start_matches("*.").to_ascii_lowercase()
 }
 
+/// How certd stands; it is not there to say so if it is not enabled.
+async fn status(suite: &Suite) -> Result<CertificateStatusReply, Failure> {
+    match suite.daemons.contains(&Certd) {
+        true => suite.call(Certd, &CertificateStatus).await,
+        false => Ok(CertificateStatusReply::default()),
+    }
+}
+
 async fn list(suite: &Suite) -> Result<(), Failure> {
     let used = suite.call(Keyd, &ListCertificates).await?;
-    let status = if suite.daemons.contains(&Certd) {
-        suite.call(Certd, &CertificateStatus).await?
-    } else {
-        CertificateStatusReply::default()
-    };
+    let status = status(suite).await?;
     let mut rows: Vec<Value> = status.certificates.iter().map(row).collect();
     rows.extend(
         used.iter()
@@ -94,7 +98,7 @@ async fn order(suite: &Suite, name: Option<String>, renew: bool) -> Result<(), F
     let ids = match name {
         Some(name) => vec![id(&name)],
         None => {
-            let status = suite.call(Certd, &CertificateStatus).await?;
+            let status = status(suite).await?;
             if !status.enabled {
                 return Err(Failure::new("certd is not enabled: set certd.enabled"));
             }

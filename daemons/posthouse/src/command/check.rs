@@ -3,8 +3,8 @@
 //! Looks at the configuration, the daemons, certificates, DNS records of each domain, the store, disk space and the
 //! permissions of the state directories. Prints one line a finding, each with what to do about it.
 
-use crate::command::check_parts;
 use crate::command::dns::Known;
+use crate::command::{check_front, check_parts};
 use crate::connect::{Place, Suite};
 use crate::failure::Failure;
 use crate::output;
@@ -70,6 +70,8 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         check_parts::filters(&mut findings, &suite).await;
         check_parts::listeners(&mut findings, place, &suite).await;
         check_parts::copies(&mut findings, place, &suite).await;
+        let resolver = super::dns::resolver_at(None).ok().filter(|_| !offline);
+        check_front::policies(&mut findings, &suite, place, resolver.as_ref()).await;
         if offline {
             findings.warn("dns", "not looked at (--offline)");
         } else {

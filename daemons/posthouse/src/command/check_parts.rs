@@ -246,8 +246,18 @@ pub(crate) async fn listeners(findings: &mut Findings, place: &Place, suite: &Su
         )*};
     }
     of!(Smtpd smtpd, Imapd imapd, Pop3d pop3d, Sieved sieved);
+    let mut roles = vec![Role::Smtpd, Role::Imapd, Role::Pop3d, Role::Sieved];
+    if let Ok(config) = document.section::<httpd::Config>(Role::Httpd.name())
+        && config.enabled
+    {
+        roles.push(Role::Httpd);
+        configured.push((Role::Httpd, "https".to_owned()));
+        if !config.http_address.is_empty() {
+            configured.push((Role::Httpd, "http".to_owned()));
+        }
+    }
     let (mut count, mut bad) = (0, 0);
-    for role in [Role::Smtpd, Role::Imapd, Role::Pop3d, Role::Sieved] {
+    for role in roles {
         // A daemon that is away is said elsewhere.
         let Ok(status) = suite.call(role, &control::Status).await else {
             continue;

@@ -13,9 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use types::ReportAddresses;
 use types::Role::Keyd;
-use zone::{
-    CertificateKey, Data, DkimText, Finding, Kind, Protocol, Published, Record, Service, Site,
-};
+use zone::{CertificateKey, Data, DkimText, Finding, Kind, Published, Record, Service, Site};
 
 /// How long a name server has for an answer; each question is asked twice.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -85,7 +83,7 @@ impl Known {
         Ok(Self {
             host: suite.hostname.to_ascii_lowercase(),
             config: config.of(&domain).with_reports(&domain, taken),
-            services: services(document).map_err(told)?,
+            services: httpd::services(document).map_err(told)?,
             dkim: keys
                 .into_iter()
                 .map(|key| DkimText {
@@ -142,66 +140,6 @@ impl Known {
     }
 }
 
-/// What the configured listeners offer to mail programs. One on a usual port, and one that others can reach, comes first.
-fn services(document: &Document) -> Result<Vec<Service>, runtime::Failure> {
-    use access::TlsMode;
-    let smtpd: smtpd::Config = document.section("smtpd")?;
-    let imapd: imapd::Config = document.section("imapd")?;
-    let pop3d: pop3d::Config = document.section("pop3d")?;
-    let sieved: sieved::Config = document.section("sieved")?;
-    let mut found: Vec<(Protocol, &str)> = Vec::new();
-    for listener in &smtpd.listener {
-        let protocol = match (listener.role, listener.tls) {
-            (smtpd::ListenerRole::Submission, smtpd::TlsMode::Implicit) => Protocol::Submissions,
-            (smtpd::ListenerRole::Submission, smtpd::TlsMode::Starttls) => Protocol::Submission,
-            _ => continue,
-        };
-        found.push((protocol, &listener.address));
-    }
-    let add = |listeners: &[access::ListenerConfig], implicit, starttls| {
-        let list = listeners.iter().filter_map(|listener| {
-            let protocol = match listener.tls {
-                TlsMode::Implicit => implicit,
-                TlsMode::Starttls => starttls,
-                TlsMode::None => None,
-            };
-            Some((protocol?, port(&listener.address)?))
-        });
-        list.collect::<Vec<(Protocol, (bool, u16))>>()
-    };
-    let mut all: Vec<(Protocol, (bool, u16))> = Vec::new();
-    all.extend(add(
-        &imapd.listener,
-        Some(Protocol::Imaps),
-        Some(Protocol::Imap),
-    ));
-    all.extend(add(
-        &pop3d.listener,
-        Some(Protocol::Pop3s),
-        Some(Protocol::Pop3),
-    ));
-    all.extend(add(&sieved.listener, None, Some(Protocol::Sieve)));
-    all.extend(
-        found
-            .into_iter()
-            .filter_map(|(protocol, address)| Some((protocol, port(address)?))),
-    );
-    all.sort_by_key(|(protocol, (local, port))| (*protocol, *local, *port != protocol.port()));
-    all.dedup_by_key(|(protocol, _)| *protocol);
-    Ok(all
-        .into_iter()
-        .map(|(protocol, (_, port))| Service { protocol, port })
-        .collect())
-}
-
-/// Whether only this host can reach the listener, and its port.
-fn port(address: &str) -> Option<(bool, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    let port = port.parse().ok()?;
-    let host: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    Some((host.is_some_and(|host| host.is_loopback()), port))
-}
-
 /// The system's resolver, or another one: `192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`.
 pub(crate) fn resolver_at(server: Option<&str>) -> Result<TokioResolver, Failure> {
     let told = |error: &dyn std::fmt::Display| Failure::new(format!("no resolver: {error}"));
@@ -228,7 +166,11 @@ pub(crate) fn resolver_at(server: Option<&str>) -> Result<TokioResolver, Failure
     builder.build().map_err(|error| told(&error))
 }
 
-async fn ask(resolver: &TokioResolver, name: &str, kind: Kind) -> Result<Vec<Data>, String> {
+pub(crate) async fn ask(
+    resolver: &TokioResolver,
+    name: &str,
+    kind: Kind,
+) -> Result<Vec<Data>, String> {
     let asked = match kind {
         Kind::A => RecordType::A,
         Kind::Aaaa => RecordType::AAAA,
@@ -354,13 +296,28 @@ fn report(findings: &[Finding], json: bool, domain: &str) -> Result<(), Failure>
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// httpd and SRV records tell of what runs where nothing is configured.
     #[test]
-    fn ports_are_read_from_listeners() {
-        assert_eq!(port("[::]:993"), Some((false, 993)));
-        assert_eq!(port("127.0.0.1:1143"), Some((true, 1143)));
-        assert_eq!(port("[::1]:1143"), Some((true, 1143)));
-        assert_eq!(port("unix:/run/x"), None);
+    fn the_default_listeners_are_those_of_the_daemons() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: String| {
+            let file = folder.path().join("posthouse.toml");
+            std::fs::write(&file, text).unwrap();
+            httpd::services(&Document::load(&file).unwrap()).unwrap()
+        };
+        let mut table = toml::Table::new();
+        macro_rules! add {
+            ($($daemon:ident)*) => {$(
+                let section = toml::Table::try_from($daemon::Config::default()).unwrap();
+                table.insert(stringify!($daemon).to_owned(), toml::Value::Table(section));
+            )*};
+        }
+        add!(smtpd imapd pop3d sieved);
+        let written = read(table.to_string());
+        assert_eq!(read(String::new()), written);
+        assert_eq!(written.len(), 7);
     }
 }

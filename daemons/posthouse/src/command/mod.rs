@@ -7,6 +7,7 @@ pub(crate) mod backup;
 pub(crate) mod block;
 pub(crate) mod certificate;
 pub(crate) mod check;
+pub(crate) mod check_front;
 pub(crate) mod check_keys;
 pub(crate) mod check_parts;
 pub(crate) mod config;

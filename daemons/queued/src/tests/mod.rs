@@ -9,6 +9,7 @@
 mod deferred;
 mod flow;
 mod operator;
+mod policies;
 mod tables;
 mod terms;
 
@@ -18,7 +19,7 @@ use crate::peers::Peers;
 use async_trait::async_trait;
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp};
 use ipc::api::queued::{Commit, Origin, QueueFilter, Right};
-use ipc::api::relayd::{Relay, Relayed};
+use ipc::api::relayd::{Relay, Relayed, StsPolicy};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
 use std::fs::File;
@@ -58,6 +59,9 @@ pub(super) struct Fakes {
     pub(super) down: AtomicBool,
     pub(super) dsn_passed: AtomicBool,
     pub(super) by_passed: AtomicBool,
+    /// What relayd remembers of all domains, and what it was told of them.
+    pub(super) policy: Mutex<Option<StsPolicy>>,
+    pub(super) carried: Mutex<Vec<Option<StsPolicy>>>,
     pub(super) away: AtomicBool,
     pub(super) verified: AtomicUsize,
 }
@@ -170,6 +174,7 @@ impl Peers for Fakes {
 
     async fn relay(&self, call: &Relay, body: Option<File>) -> Result<Relayed, Fault> {
         self.attempts.fetch_add(1, SeqCst);
+        self.carried.lock().unwrap().push(call.policy.clone());
         let text = text(&call.prefix, &call.body, body);
         let mut relayed = Relayed {
             outcomes: Vec::new(),
@@ -177,6 +182,7 @@ impl Peers for Fakes {
             host: Some("mx.example.net".to_owned()),
             destination_down: self.down.load(SeqCst),
             by_passed: self.by_passed.load(SeqCst),
+            policy: self.policy.lock().unwrap().clone(),
         };
         for recipient in &call.recipients {
             assert_eq!(recipient.address.domain(), call.domain);

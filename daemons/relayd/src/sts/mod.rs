@@ -1,18 +1,21 @@
-//! MTA-STS (RFC 8461): what a domain's policy is, fetched over HTTPS and kept in memory.
+//! MTA-STS (RFC 8461): what a domain's policy is, fetched over HTTPS and remembered.
 //!
-//! relayd writes nothing, so policies are lost with it. The first mail to a domain after a start is as unprotected against
-//! somebody who suppresses the TXT record as the very first one (RFC 8461 10.2); `mta-sts-only` in the table closes that.
+//! relayd writes nothing. queued keeps the policies, gives with each message what it has of the domain ([`Cache::recall`]), and gets
+//! back what is newer ([`Cache::remembered`]): so the first mail after a restart is held to the policy, whoever suppresses the TXT
+//! record or the HTTPS server (RFC 8461 10.2).
 
 mod fetch;
 mod policy;
 mod record;
 
 pub(crate) use fetch::Fetcher;
-pub(crate) use policy::{Mode, Policy};
+pub(crate) use policy::{AGE_MAX, Mode, Policy};
 pub(crate) use record::id;
 
 use crate::result::Problem;
+use crate::service::now;
 use crate::transport::Transport;
+use ipc::api::relayd::StsPolicy;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
@@ -48,11 +51,20 @@ struct Slot {
     failed: Option<(Instant, Problem)>,
 }
 
+/// Times are in seconds since 1970: they are kept over restarts.
 struct Kept {
     id: String,
     policy: Arc<Policy>,
-    fetched: Instant,
-    until: Instant,
+    fetched: u64,
+    until: u64,
+}
+
+impl Kept {
+    /// Whether it is to be fetched again before it is over, whatever its id (RFC 8461 3.3, 10.2).
+    fn is_due(&self, refresh: u64, now: u64) -> bool {
+        let half = self.until.saturating_sub(self.fetched) / 2;
+        now.saturating_sub(self.fetched) >= refresh.min(half)
+    }
 }
 
 struct Place {
@@ -64,7 +76,8 @@ struct Place {
 pub(crate) struct Cache {
     places: Lock<HashMap<String, Place>>,
     most: usize,
-    refresh: Duration,
+    /// Seconds.
+    refresh: u64,
 }
 
 impl Cache {
@@ -72,7 +85,7 @@ impl Cache {
         Self {
             places: Lock::default(),
             most: transport.mta_sts_cache.max(1),
-            refresh: Duration::from_secs(transport.mta_sts_refresh.max(60)),
+            refresh: transport.mta_sts_refresh.max(60),
         }
     }
 
@@ -127,19 +140,30 @@ impl Cache {
             return Sts::Absent;
         };
         let mut slot = slot.lock().await;
-        let now = Instant::now();
-        if slot.kept.as_ref().is_some_and(|kept| kept.until <= now) {
+        let time = now();
+        if slot.kept.as_ref().is_some_and(|kept| kept.until <= time) {
             slot.kept = None;
         }
-        let known = slot.kept.as_ref().map(|kept| kept.id.clone());
-        let Some(id) = id.filter(|id| known.as_ref() != Some(id)) else {
-            return slot.answer(None);
+        let refresh = self.refresh;
+        let known = slot
+            .kept
+            .as_ref()
+            .map(|kept| (kept.id.clone(), kept.is_due(refresh, time)));
+        // Another id is another policy; the same one, or no record any more, leaves the one that is remembered.
+        let (id, is_new) = match (id, known) {
+            (Some(id), Some((kept, due))) if id == kept => match due {
+                true => (id, false),
+                false => return slot.answer(None),
+            },
+            (None, Some((kept, true))) => (kept, false),
+            (None, _) => return slot.answer(None),
+            (Some(id), _) => (id, true),
         };
         if let Some((when, problem)) = &slot.failed
-            && now.duration_since(*when) < RETRY
+            && when.elapsed() < RETRY
         {
-            let problem = problem.clone();
-            return slot.answer(Some(problem));
+            let problem = Some(problem.clone()).filter(|_| is_new);
+            return slot.answer(problem);
         }
         match fetch().await {
             Ok(policy) => {
@@ -147,10 +171,57 @@ impl Cache {
                 slot.answer(None)
             }
             Err(problem) => {
-                slot.failed = Some((now, problem.clone()));
-                slot.answer(Some(problem))
+                slot.failed = Some((Instant::now(), problem.clone()));
+                if !is_new {
+                    tracing::info!(domain, %problem, "the MTA-STS policy cannot be renewed; the old one counts until its end");
+                }
+                slot.answer(Some(problem).filter(|_| is_new))
             }
         }
+    }
+
+    /// Takes what queued remembers of a domain, unless something newer is known.
+    pub(crate) async fn recall(&self, domain: &str, remembered: &StsPolicy) {
+        let time = now();
+        let until = remembered.expires.min(time.saturating_add(AGE_MAX));
+        if until <= time {
+            return;
+        }
+        let policy = match Policy::parse(remembered.text.as_bytes()) {
+            Ok(policy) => policy,
+            Err(why) => {
+                tracing::error!(domain, why, "a remembered MTA-STS policy makes no sense");
+                return;
+            }
+        };
+        let Some(slot) = self.slot(domain, true) else {
+            return;
+        };
+        let mut slot = slot.lock().await;
+        let known = slot.kept.as_ref().filter(|kept| kept.until > time);
+        if known.is_none_or(|kept| kept.fetched < remembered.fetched) {
+            slot.kept = Some(Kept {
+                id: remembered.id.clone(),
+                policy: Arc::new(policy),
+                // A clock that was set back does not make it young for ever.
+                fetched: remembered.fetched.min(time),
+                until,
+            });
+        }
+    }
+
+    /// What is to be remembered of a domain.
+    pub(crate) async fn remembered(&self, domain: &str) -> Option<StsPolicy> {
+        let slot = self.slot(domain, false)?;
+        let slot = slot.lock().await;
+        let kept = slot.kept.as_ref().filter(|kept| kept.until > now())?;
+        let text = kept.policy.to_string();
+        (text.len() <= StsPolicy::TEXT_MAX).then(|| StsPolicy {
+            id: kept.id.clone(),
+            text,
+            fetched: kept.fetched,
+            expires: kept.until,
+        })
     }
 
     /// Domains whose policy is to be fetched again before it is over, whatever its id (RFC 8461 10.2).
@@ -169,16 +240,15 @@ impl Cache {
     {
         for (domain, slot) in self.stale() {
             let mut slot = slot.lock().await;
-            let now = Instant::now();
+            let time = now();
             let Some(kept) = &slot.kept else {
                 continue;
             };
-            if kept.until <= now {
+            if kept.until <= time {
                 slot.kept = None;
                 continue;
             }
-            let half = kept.until.duration_since(kept.fetched) / 2;
-            if now.duration_since(kept.fetched) < self.refresh.min(half) {
+            if !kept.is_due(self.refresh, time) {
                 continue;
             }
             let id = kept.id.clone();
@@ -202,13 +272,13 @@ impl Cache {
 
 impl Slot {
     fn keep(&mut self, id: String, policy: Policy) {
-        let now = Instant::now();
+        let time = now();
         self.failed = None;
         self.kept = Some(Kept {
             id,
-            until: now + Duration::from_secs(policy.max_age),
+            until: time.saturating_add(policy.max_age),
             policy: Arc::new(policy),
-            fetched: now,
+            fetched: time,
         });
     }
 
@@ -338,16 +408,62 @@ mod tests {
     #[tokio::test]
     async fn old_policies_are_renewed() {
         let mut cache = cache(2);
-        cache.refresh = Duration::ZERO;
+        cache.refresh = 0;
         let fetch = || async { Ok(policy(Mode::Testing, 60)) };
         cache.policy("a", id("1"), fetch).await;
         cache
             .renew(|_| async { Ok(policy(Mode::Enforce, 60)) })
             .await;
-        let now = cache.policy("a", Announced::Nothing, never).await;
-        assert_eq!(mode(&now), Some(Mode::Enforce));
+        cache.refresh = 60;
+        let renewed = cache.policy("a", Announced::Nothing, never).await;
+        assert_eq!(mode(&renewed), Some(Mode::Enforce));
+        cache.refresh = 0;
         cache.renew(|_| fails()).await;
-        let now = cache.policy("a", Announced::Nothing, never).await;
-        assert_eq!(mode(&now), Some(Mode::Enforce));
+        // Mail renews it, too, whether there is a record or not; a failure leaves the old one, and is not repeated at once.
+        for announced in [Announced::Nothing, id("1")] {
+            let kept = cache.policy("a", announced, fails).await;
+            assert!(matches!(&kept, Sts::Known(policy, None) if policy.mode == Mode::Enforce));
+        }
+        let kept = cache.policy("a", id("1"), never).await;
+        assert_eq!(mode(&kept), Some(Mode::Enforce));
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_outlives_the_cache() {
+        let first = cache(2);
+        let fetch = || async { Ok(policy(Mode::Enforce, 3600)) };
+        first.policy("a", id("1"), fetch).await;
+        let remembered = first.remembered("a").await.unwrap();
+        assert_eq!(remembered.expires, remembered.fetched + 3600);
+        assert_eq!(first.remembered("b").await, None);
+        let second = cache(2);
+        second.recall("a", &remembered).await;
+        assert_eq!(second.remembered("a").await, Some(remembered.clone()));
+        for announced in [Announced::Nothing, id("1")] {
+            let known = second.policy("a", announced, never).await;
+            assert_eq!(mode(&known), Some(Mode::Enforce));
+        }
+        // A new id that cannot be fetched; what is older, or over, or nonsense.
+        let broken = second.policy("a", id("2"), fails).await;
+        assert!(matches!(broken, Sts::Known(_, Some(_))));
+        let mut other = StsPolicy {
+            text: policy(Mode::Testing, 3600).to_string(),
+            fetched: remembered.fetched - 1,
+            ..remembered.clone()
+        };
+        second.recall("a", &other).await;
+        assert_eq!(second.remembered("a").await, Some(remembered.clone()));
+        other.expires = now();
+        second.recall("b", &other).await;
+        second
+            .recall(
+                "b",
+                &StsPolicy {
+                    text: "?".to_owned(),
+                    ..remembered
+                },
+            )
+            .await;
+        assert_eq!(second.remembered("b").await, None);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 /// Octets of a policy at most.
 pub(crate) const SIZE_MAX: usize = 64 * 1024;
 /// Seconds that a policy may count at most: a year (RFC 8461 3.2).
-const AGE_MAX: u64 = 31_557_600;
+pub(crate) const AGE_MAX: u64 = 31_557_600;
 /// Exchangers in a policy at most.
 const HOSTS_MAX: usize = 1000;
 
@@ -38,6 +38,17 @@ pub(crate) struct Policy {
     pub(crate) max_age: u64,
     /// Names, or `*.` and a name; in lower case.
     pub(crate) mx: Vec<String>,
+}
+
+/// As its file has it.
+impl Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version: STSv1\r\nmode: {}\r\n", self.mode)?;
+        for host in &self.mx {
+            write!(f, "mx: {host}\r\n")?;
+        }
+        write!(f, "max_age: {}\r\n", self.max_age)
+    }
 }
 
 impl Policy {
@@ -151,6 +162,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((policy.mode, policy.max_age), (Mode::Enforce, 604_800));
+        assert_eq!(parse(&policy.to_string()), Ok(policy.clone()));
         assert_eq!(
             policy.mx,
             ["mail.example.com", "*.example.net", "backupmx.example.com"]
