@@ -88,7 +88,9 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
 }
 
 fn entry_of_listed(listed: Listed) -> QueueEntry {
-    let Listed { id, head, waiting } = listed;
+    let Listed {
+        id, head, waiting, ..
+    } = listed;
     let held = waiting.iter().any(|one| one.held);
     let mut terms = head.envelope.terms;
     // An operator may have released it early.
@@ -197,7 +199,7 @@ impl Core {
                     .pop();
                 let listed = listed
                     .ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no message {id}")))?;
-                let message = Message::new(id, listed.head.clone(), Home::Table, None);
+                let message = Message::new(id, listed.head.clone(), Home::Table(0), None);
                 (Arc::new(message), entry_of_listed(listed))
             }
         })
@@ -213,7 +215,7 @@ impl Core {
         let mut header = content.prefix.clone();
         match &content.body {
             Some(body) => header.extend_from_slice(body.get(..HEADER).unwrap_or(body)),
-            None => header.extend(self.read_body(&message, HEADER as u64)?),
+            None => header.extend(self.read_body(&message, HEADER as u64).await?),
         }
         let end = memchr::memmem::find(&header, b"\r\n\r\n").map_or(header.len(), |end| end + 2);
         header.truncate(end.min(HEADER));
@@ -307,7 +309,7 @@ impl Core {
     }
 
     async fn bounce(self: &Arc<Self>, listed: Listed, filter: &QueueFilter) {
-        let message = Arc::new(Message::new(listed.id, listed.head, Home::Table, None));
+        let message = Arc::new(Message::new(listed.id, listed.head, Home::Table(0), None));
         let wanted = filter.recipient.as_deref().map(normal);
         let concerned = |waiting: &Waiting| {
             let recipient = message

@@ -34,6 +34,7 @@
 //! journal segment is reported and kept as `journal/*.damaged`.
 #![forbid(unsafe_code)]
 
+mod bodies;
 mod by_priority;
 mod config;
 mod control;
@@ -46,8 +47,10 @@ mod lanes;
 mod loader;
 mod local;
 mod message;
+mod node;
 mod pace;
 mod peers;
+mod pulse;
 mod record;
 mod relays;
 mod replay;
@@ -60,12 +63,13 @@ mod service;
 mod settle;
 mod spool;
 mod table;
+mod table_change;
 mod table_control;
 mod table_writer;
 mod waiting;
 mod writer;
 
-pub use config::Config;
+pub use config::{Ack, Config};
 pub use core::Core;
 pub use pace::Rate;
 pub use peers::{Daemons, Peers};
@@ -84,6 +88,12 @@ use types::Role;
 /// A rule that makes no sense.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
     rule::Rules::new(&config.rule).map_err(Failure::new)?;
+    if config.lease < 2 {
+        return Err(Failure::new("queued.lease is at least 2 seconds"));
+    }
+    if config.node.is_empty() || config.node.len() > 200 {
+        return Err(Failure::new("queued.node is a name of 1 to 200 octets"));
+    }
     Ok(Needs {
         servers: config.database != "sqlite" && !config.database.starts_with("sqlite:"),
         ..Needs::default()

@@ -5,6 +5,7 @@ use crate::message::{End, Home, Job, Message};
 use crate::report::{Event, Subject};
 use crate::settle::expired;
 use crate::table::{Due, LOCAL, Waiting};
+use crate::table_change::Settled;
 use crate::waiting::next_attention;
 use sql::Error;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ const DESTINATIONS: u32 = 64;
 const MESSAGES: usize = 100;
 /// Recipients that need attention in one round.
 const ATTENTION: u32 = 200;
-/// Seconds for which a message that is under way is leased, beyond the time of one attempt.
-const LEASE: u64 = 3600;
+/// Seconds until a dead destination is looked at again whose probe said nothing, beyond the time of one attempt.
+const SILENT: u64 = 3600;
 /// Seconds until a destination is looked at again for which there is no room now.
 const LATER: u64 = 2;
 /// The longest sleep: another node may have put something into the table.
@@ -89,9 +90,10 @@ async fn load(core: &Arc<Core>, due: Due, time: u64) -> Result<(), Error> {
     if room == 0 {
         return core.table.postpone(&due.name, next).await;
     }
-    let until = time + LEASE + core.config.relay_timeout;
+    let until = time + SILENT + core.config.relay_timeout;
     let mut moved = false;
-    for (id, head, mut waiting) in core.table.lease(&due, time, until, room).await? {
+    let (lease, leased) = core.table.lease(&due, time, until, room).await?;
+    for (id, head, mut waiting) in leased {
         if due.name != LOCAL {
             // The rules may be others than when it was put there.
             for one in &mut waiting {
@@ -102,7 +104,7 @@ async fn load(core: &Arc<Core>, due: Due, time: u64) -> Result<(), Error> {
                 }
             }
         }
-        let message = Arc::new(Message::new(id, head, Home::Table, None));
+        let message = Arc::new(Message::new(id, head, Home::Table(lease), None));
         for mut job in crate::core::jobs(&message, waiting) {
             job.probe = due.failures;
             core.loaded.fetch_add(1, Ordering::Relaxed);
@@ -118,18 +120,15 @@ async fn load(core: &Arc<Core>, due: Due, time: u64) -> Result<(), Error> {
 
 /// Warns and gives up; whether there may be more to do.
 async fn attend(core: &Arc<Core>, time: u64) -> Result<bool, Error> {
-    let leased = core
-        .table
-        .lease_attention(time, time + LEASE, ATTENTION)
-        .await?;
+    let (lease, leased) = core.table.lease_attention(time, ATTENTION).await?;
     let any = !leased.is_empty();
     for (id, head, waiting) in leased {
-        let message = Arc::new(Message::new(id, head, Home::Table, None));
+        let message = Arc::new(Message::new(id, head, Home::Table(lease), None));
         let (over, late): (Vec<Waiting>, Vec<Waiting>) = waiting
             .into_iter()
             .partition(|waiting| waiting.expires <= time);
         if !late.is_empty() {
-            warn(core, &message, &late).await?;
+            warn(core, &message, lease, &late).await;
         }
         if !over.is_empty() {
             let ends = over
@@ -155,7 +154,7 @@ async fn attend(core: &Arc<Core>, time: u64) -> Result<bool, Error> {
 }
 
 /// RFC 5321 4.5.4.1, RFC 3461 4.1: tells the sender of a delay, once.
-async fn warn(core: &Arc<Core>, message: &Arc<Message>, late: &[Waiting]) -> Result<(), Error> {
+async fn warn(core: &Arc<Core>, message: &Arc<Message>, lease: u64, late: &[Waiting]) {
     let subjects: Vec<Subject> = late
         .iter()
         .map(|waiting| Subject {
@@ -172,18 +171,18 @@ async fn warn(core: &Arc<Core>, message: &Arc<Message>, late: &[Waiting]) -> Res
         })
         .collect();
     let reports = core.reports(message, &subjects).await;
-    if !reports.is_empty()
-        && let Err(fault) = core.accept(reports, Vec::new()).await
-    {
-        // Leased for a while; then once more.
-        tracing::warn!(id = %message.id, %fault, "a report of a delay");
-        return Ok(());
-    }
-    let indexes: Vec<u16> = late.iter().map(|waiting| waiting.index).collect();
     // All recipients of a message have the same times.
     let time = now();
-    let next = late
+    let attention = late
         .first()
         .map_or(0, |waiting| next_attention(&message.head, waiting, time));
-    core.table.warned(message.id, &indexes, next).await
+    let settled = Settled {
+        id: message.id,
+        lease,
+        warned: late.iter().map(|waiting| waiting.index).collect(),
+        attention,
+        ..Settled::default()
+    };
+    // The report is in the table when it is known there that the sender was told; nobody tells twice.
+    core.settle_surely(settled, reports).await;
 }

@@ -173,6 +173,11 @@ async fn attempt(core: Arc<Core>, begun: Begun) {
     };
     let probe = job.probe;
     let began = Instant::now();
+    if core.is_stale(&job.message) {
+        core.relays.ended(&core, &place, &Verdict::Unknown, 0);
+        core.let_go(&job, false);
+        return;
+    }
     let steered = core.steered(&job);
     let (verdict, ends) = match steered {
         Some(ends) => (Verdict::Unknown, ends),
@@ -297,7 +302,7 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
         manner,
     };
     drop(content);
-    let file = core.open_body(message)?;
+    let file = core.open_body(message).await?;
     core.peers.relay(&call, file).await
 }
 
