@@ -1,5 +1,6 @@
 """A mail exchanger that takes everything and keeps the octets as they came: what relayd sends, before anybody touches it."""
 
+import re
 import socketserver
 import threading
 import time
@@ -9,12 +10,15 @@ from suite import wait_for
 
 class Sink:
     """`mails` has a tuple (sender, recipients, octets) for each message, `sessions` one (client's address, EHLO name, MAIL's line,
-    time). It offers `offers`, too, and takes `delay` seconds for each message, as a slow host does."""
+    time), `arrivals` one (Message-ID, time). It offers `offers`, too, and takes `delay` seconds for each message, as a slow host does.
+    While it is `closed`, it tells everybody to come later."""
 
     def __init__(self, host="127.0.0.1", port=0, offers=(), delay=0):
         sink = self
         self.mails = []
         self.sessions = []
+        self.arrivals = []
+        self.closed = False
         self.offers = list(offers)
         self.delay = delay
 
@@ -49,6 +53,8 @@ class Sink:
                 sender, recipients = line[line.find(b"<") + 1:line.find(b">")].decode(errors="replace"), []
                 mail = line.decode(errors="replace").strip()
                 say("250 ok")
+            elif verb == b"RCPT" and self.closed:
+                say("451 4.7.1 later")
             elif verb == b"RCPT":
                 recipients.append(path)
                 say("250 ok")
@@ -63,6 +69,8 @@ class Sink:
                     # A host that is slow by nature: nothing is waited for here.
                     threading.Event().wait(self.delay)
                 self.sessions.append((client, name, mail, time.monotonic()))
+                named = re.search(rb"(?mi)^message-id: <([^>]+)>", b"".join(octets))
+                self.arrivals.append((named and named[1].decode(), time.monotonic()))
                 self.mails.append((sender, recipients, b"".join(octets)))
                 say("250 taken")
             elif verb == b"QUIT":

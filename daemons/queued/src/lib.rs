@@ -13,6 +13,8 @@
 //!   with the backlog.
 //! - **Rules** send certain mail another way, by another schedule or at another speed. Where they change how a destination is
 //!   spoken to, its mail stands in a queue of its own (`example.net/bulk`).
+//! - **Several nodes** may share the table: each works on what bears its lease, and what it settles counts only as long as it does.
+//!   With `ack = "sql"` a message is in the shared table before it is acknowledged, and needs this node's disk no more.
 //! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
 //! - **Senders are told** of failures, of a delay, and of success if they asked (DSN).
 //!
@@ -21,7 +23,7 @@
 //!
 //! SECURITY: user `posthouse-queue`; no network but that to a shared queue table; writes its state directory `queue` only.
 //! Serves smtpd (ReserveIds, OpenSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
-//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd and keyd. A message with recipients
+//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain, QueueNodes, QueueForget). Calls deliverd, relayd and keyd. A message with recipients
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
 //!
@@ -30,7 +32,8 @@
 //!
 //! RECOVERY: killed at any moment, it loses nothing that it acknowledged. The journal is read at start and what is in it is
 //! delivered again; deliverd takes nothing twice. What another host took just before may be sent to it twice (RFC 1047). The
-//! queue table's word counts for messages that are in both. Files in the spool that belong to no message are removed. A damaged
+//! queue table's word counts for messages that are in both. What a node that shares the table had leased is another's when the lease
+//! is over. Files in the spool that belong to no message are removed. A damaged
 //! journal segment is reported and kept as `journal/*.damaged`.
 #![forbid(unsafe_code)]
 

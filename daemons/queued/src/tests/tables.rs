@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::record::Head;
-use crate::table::{Change, LOCAL, NEVER, Parked, Settled, Table, Waiting};
+use crate::node::{self, Node};
+use crate::table::{LOCAL, Leased, NEVER, Parked, Table, Waiting};
+use crate::table_change::{Change, Made, Settled};
 use crate::table_control::Action;
 
 fn head(sender: &str, recipients: &[&str]) -> Head {
@@ -61,13 +63,40 @@ fn parked(id: u64, waiting: Vec<Waiting>) -> Change {
         prefix: b"P:".to_vec(),
         body: Some(b"\0\xffxy".to_vec()),
         recipients: waiting,
+        lease: 0,
     }))
+}
+
+/// A node's table.
+fn node_table(url: &str, name: &str, lease: u64) -> Table {
+    let shared = !url.starts_with("sqlite:");
+    Table::new(
+        url.to_owned(),
+        Node::open(name, None, lease, shared).unwrap(),
+    )
+}
+
+fn done(id: QueueId, lease: u64, done: &[u16]) -> Change {
+    Change::Settle(Box::new(Settled {
+        id,
+        lease,
+        done: done.to_vec(),
+        ..Settled::default()
+    }))
+}
+
+async fn leased(table: &Table, destination: &str, now: u64, limit: usize) -> (u64, Vec<Leased>) {
+    let due = crate::table::Due {
+        name: destination.to_owned(),
+        failures: 0,
+    };
+    table.lease(&due, now, 3000, limit).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_databases_agree() {
     for database in sql::testing::databases().await.unwrap() {
-        let table = Table::new(database.url.clone(), "one".to_owned());
+        let table = node_table(&database.url, "one", 60);
         let changes: Vec<Change> = (1..=5)
             .map(|id| {
                 parked(
@@ -80,7 +109,7 @@ async fn all_databases_agree() {
                 )
             })
             .collect();
-        assert!(table.change(&changes).await.unwrap().is_empty());
+        assert_eq!(table.change(&changes).await.unwrap(), [Made::Done; 5]);
         // Once more, as after a commit of which nobody knows.
         table.change(&changes).await.unwrap();
         assert_eq!(
@@ -90,7 +119,7 @@ async fn all_databases_agree() {
             database.name
         );
         // Another node that starts looks at everything once; it gets nothing that is leased.
-        let other = Table::new(database.url.clone(), "two".to_owned());
+        let other = node_table(&database.url, "two", 60);
         other.known(&[]).await.unwrap();
         assert_eq!(table.next().await.unwrap(), 0);
         table.postpone("example.net", 11).await.unwrap();
@@ -101,8 +130,8 @@ async fn all_databases_agree() {
             ["example.net"]
         );
         assert_eq!(table.next().await.unwrap(), 11);
-        let mine = table.lease(&due[0], 20, 3000, 2).await.unwrap();
-        let theirs = other.lease(&due[0], 20, 3000, 10).await.unwrap();
+        let (lease, mine) = table.lease(&due[0], 20, 3000, 2).await.unwrap();
+        let (_, theirs) = other.lease(&due[0], 20, 3000, 10).await.unwrap();
         assert!(mine.len() <= 2 && !mine.is_empty());
         assert_eq!(mine.len() + theirs.len(), 5, "{}", database.name);
         assert!(
@@ -126,15 +155,17 @@ async fn all_databases_agree() {
         };
         let settled = Settled {
             id: *id,
+            lease,
             done: vec![0],
             again: vec![again.clone()],
+            ..Settled::default()
         };
-        assert!(
+        assert_eq!(
             table
-                .change(&[Change::Settle(settled)])
+                .change(&[Change::Settle(Box::new(settled))])
                 .await
-                .unwrap()
-                .is_empty()
+                .unwrap(),
+            [Made::Done]
         );
         assert_eq!(table.next().await.unwrap(), 30);
         let listed = table
@@ -150,18 +181,11 @@ async fn all_databases_agree() {
             .unwrap();
         assert_eq!(listed[0].waiting, [waiting(1, "example.com", 50), again]);
         // The last ones are done.
-        let settled = Settled {
-            id: *id,
-            done: vec![1, 2],
-            again: vec![],
-        };
-        assert_eq!(
-            table.change(&[Change::Settle(settled)]).await.unwrap(),
-            [*id]
-        );
+        let whoever = done(*id, 0, &[1, 2]);
+        assert_eq!(table.change(&[whoever]).await.unwrap(), [Made::Gone]);
         assert!(table.content(*id).await.unwrap().is_none());
         // Attention: what is not leased.
-        let needy = table.lease_attention(600, 3000, 100).await.unwrap();
+        let (lease, needy) = table.lease_attention(600, 100).await.unwrap();
         assert_eq!(needy.len(), 4);
         assert!(
             needy
@@ -169,13 +193,22 @@ async fn all_databases_agree() {
                 .all(|(_, _, list)| list.len() == 1 && list[0].destination == "example.com")
         );
         for (id, _, _) in &needy {
-            table.warned(*id, &[1], 1000).await.unwrap();
+            let settled = Settled {
+                id: *id,
+                lease,
+                warned: vec![1],
+                attention: 1000,
+                ..Settled::default()
+            };
+            let change = Change::Settle(Box::new(settled));
+            assert_eq!(table.change(&[change]).await.unwrap(), [Made::Done]);
         }
         assert!(
             table
-                .lease_attention(600, 3000, 100)
+                .lease_attention(600, 100)
                 .await
                 .unwrap()
+                .1
                 .is_empty()
         );
         // Dead, and then not.
@@ -197,7 +230,7 @@ async fn all_databases_agree() {
             .unwrap();
         assert_eq!(due.failures, 3);
         assert_eq!(
-            table.lease(&due, 700, 3000, 10).await.unwrap().len(),
+            table.lease(&due, 700, 3000, 10).await.unwrap().1.len(),
             1,
             "a probe"
         );
@@ -267,7 +300,7 @@ async fn all_databases_agree() {
             name: "example.net".to_owned(),
             failures: 0,
         };
-        assert!(table.lease(&due, 9000, 9000, 10).await.unwrap().is_empty());
+        assert!(table.lease(&due, 9000, 9000, 10).await.unwrap().1.is_empty());
         assert!(
             table
                 .due(NEVER, 10)
@@ -284,7 +317,7 @@ async fn all_databases_agree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_highest_priority_goes_first() {
     for database in sql::testing::databases().await.unwrap() {
-        let table = Table::new(database.url.clone(), "one".to_owned());
+        let table = node_table(&database.url, "one", 60);
         let urgent = |id, priority, due| {
             let waiting = Waiting {
                 priority,
@@ -307,7 +340,7 @@ async fn the_highest_priority_goes_first() {
         };
         let mut order = Vec::new();
         for _ in 0..5 {
-            let leased = table.lease(&due, 50, 3000, 1).await.unwrap();
+            let (_, leased) = table.lease(&due, 50, 3000, 1).await.unwrap();
             order.extend(leased.iter().map(|(id, _, _)| id.0));
         }
         assert_eq!(order, [5, 3, 1, 2], "{}", database.name);
@@ -317,7 +350,7 @@ async fn the_highest_priority_goes_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retrying_does_not_release_what_is_held_for_later() {
     for database in sql::testing::databases().await.unwrap() {
-        let table = Table::new(database.url.clone(), "one".to_owned());
+        let table = node_table(&database.url, "one", 60);
         let held = Waiting {
             not_before: 900,
             ..waiting(0, "example.net", 900)
@@ -340,5 +373,165 @@ async fn retrying_does_not_release_what_is_held_for_later() {
         let early = Action::Release { early: true };
         table.act(&all, &early, QueueId(0), 500).await.unwrap();
         assert_eq!(due().await, 500, "{}", database.name);
+    }
+}
+
+/// A node that was silent for longer than its lease: another takes over, and its word does not count any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_over_counts_no_more() {
+    for database in sql::testing::databases().await.unwrap() {
+        if database.name == "SQLite" {
+            continue;
+        }
+        let (one, two) = (
+            node_table(&database.url, "one", 2),
+            node_table(&database.url, "two", 60),
+        );
+        let changes: Vec<Change> = (1..=4)
+            .map(|id| parked(id, vec![waiting(0, "example.net", 10)]))
+            .collect();
+        one.change(&changes).await.unwrap();
+        let (old, mine) = leased(&one, "example.net", 20, 4).await;
+        assert_eq!((mine.len(), one.node.holds(old)), (4, true));
+        assert!(leased(&two, "example.net", 20, 4).await.1.is_empty());
+        let db = two.db().await.unwrap();
+        assert!(node::take_over(db, "two").await.unwrap().is_empty(), "alive");
+        // Nobody renews it.
+        until("the end of the lease", async || {
+            node::take_over(db, "two").await.unwrap() == [("one".to_owned(), 4)]
+        })
+        .await;
+        assert!(!one.node.holds(old));
+        assert!(one.lease_attention(600, 1).await.is_err());
+        // What nobody has taken yet counts as little as what the other works on.
+        let (new, theirs) = leased(&two, "example.net", 20, 2).await;
+        assert_eq!(theirs.len(), 2);
+        let report = Parked {
+            id: QueueId(77),
+            head: head("", &["jane@example.org"]),
+            prefix: Vec::new(),
+            body: Some(Vec::new()),
+            recipients: vec![waiting(0, LOCAL, 0)],
+            lease: 0,
+        };
+        for id in 1..=4 {
+            let late = Settled {
+                id: QueueId(id),
+                lease: old,
+                done: vec![0],
+                fresh: vec![report.clone()],
+                ..Settled::default()
+            };
+            let late = Change::Settle(Box::new(late));
+            assert_eq!(one.change(&[late]).await.unwrap(), [Made::Fenced]);
+        }
+        assert_eq!(two.figures().await.unwrap().messages, 4, "and no report");
+        // It finds out, and goes on under a new lease.
+        assert!(!one.node.renew(one.db().await.unwrap(), 0, 0).await.unwrap());
+        one.node.join(one.db().await.unwrap()).await.unwrap();
+        let (newer, rest) = leased(&one, "example.net", 20, 4).await;
+        assert_eq!(rest.len(), 2);
+        for (lease, taken, table) in [(new, theirs, &two), (newer, rest, &one)] {
+            for (id, _, _) in taken {
+                let made = table.change(&[done(id, lease, &[0])]).await.unwrap();
+                assert_eq!(made, [Made::Gone], "{}", database.name);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_of_one_living_node() {
+    for database in sql::testing::databases().await.unwrap() {
+        if database.name == "SQLite" {
+            continue;
+        }
+        let one = node_table(&database.url, "one", 2);
+        let db = one.db().await.unwrap();
+        let same_name = node_table(&database.url, "one", 2);
+        let error = same_name.db().await.unwrap_err().to_string();
+        assert!(error.contains("named one"), "{error}");
+        assert!(same_name.node.number().is_err());
+        assert_eq!(one.node.number().unwrap(), 1);
+        let two = node_table(&database.url, "two", 60);
+        two.db().await.unwrap();
+        assert_eq!(two.node.number().unwrap(), 2);
+        // What the journal of the first has not let go of is nobody else's, unless it is forgotten.
+        let put = Parked {
+            id: QueueId(5),
+            head: head("jane@example.org", &["a@example.net"]),
+            prefix: Vec::new(),
+            body: Some(Vec::new()),
+            recipients: vec![waiting(0, "example.net", 10)],
+            lease: one.node.parking().unwrap(),
+        };
+        let put = Change::Park(Box::new(put));
+        one.change(&[put]).await.unwrap();
+        assert!(!node::forget(db, "one").await.unwrap(), "alive");
+        one.node.leave(db).await.unwrap();
+        let mut names = Vec::new();
+        for seen in node::all(db).await.unwrap() {
+            names.push((seen.name, seen.alive));
+        }
+        assert_eq!(names, [("one".to_owned(), false), ("two".to_owned(), true)]);
+        two.postpone("example.net", 0).await.unwrap();
+        assert!(leased(&two, "example.net", 20, 4).await.1.is_empty());
+        assert!(node::forget(db, "one").await.unwrap());
+        assert_eq!(leased(&two, "example.net", 20, 4).await.1.len(), 1);
+        // The name is free again, with a number that nobody has.
+        same_name.db().await.unwrap();
+        assert_eq!(same_name.node.number().unwrap(), 1);
+    }
+}
+
+/// Two nodes put and take at one destination all the time: nothing is forgotten, nothing taken twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_waits_for_ever_between_two_nodes() {
+    const EACH: u64 = 150;
+    for database in sql::testing::databases().await.unwrap() {
+        if database.name == "SQLite" {
+            continue;
+        }
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for node in 1..=2_u64 {
+            let table = Arc::new(node_table(&database.url, &format!("n{node}"), 60));
+            table.db().await.unwrap();
+            let putter = Arc::clone(&table);
+            tasks.push(tokio::spawn(async move {
+                for count in 0..EACH {
+                    let id = node * 10_000 + count;
+                    let places = ["a.example", "b.example"];
+                    let list = vec![waiting(0, places[count as usize % 2], 10)];
+                    while putter.change(&[parked(id, list.clone())]).await.is_err() {}
+                }
+            }));
+            let seen = Arc::clone(&seen);
+            tasks.push(tokio::spawn(async move {
+                while seen.lock().unwrap().len() < 2 * EACH as usize {
+                    // As the loader: only where the table says so.
+                    let Ok(due) = table.due(20, 10).await else { continue };
+                    for due in due {
+                        let Ok((lease, taken)) = table.lease(&due, 20, 3000, 5).await else { continue };
+                        for (id, _, _) in taken {
+                            while table.change(&[done(id, lease, &[0])]).await.is_err() {}
+                            seen.lock().unwrap().push(id);
+                        }
+                    }
+                }
+            }));
+        }
+        let all = async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), all).await.is_err() {
+            panic!("{}: {} were taken", database.name, seen.lock().unwrap().len());
+        }
+        let mut seen = seen.lock().unwrap().clone();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len() as u64, 2 * EACH, "{}", database.name);
     }
 }
