@@ -1,5 +1,6 @@
 """A mail exchanger that takes everything and keeps the octets as they came: what relayd sends, before anybody touches it."""
 
+import contextlib
 import re
 import socketserver
 import threading
@@ -24,7 +25,8 @@ class Sink:
 
         class Session(socketserver.StreamRequestHandler):
             def handle(self):
-                sink._session(self.rfile, self.wfile, self.client_address[0])
+                with contextlib.suppress(ConnectionError):
+                    sink._session(self.rfile, self.wfile, self.client_address[0])
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -65,6 +67,9 @@ class Sink:
                     if piece == b".\r\n":
                         break
                     octets.append(piece[1:] if piece.startswith(b".") else piece)
+                else:
+                    # The other side is gone in the middle of its message.
+                    return
                 if self.delay:
                     # A host that is slow by nature: nothing is waited for here.
                     threading.Event().wait(self.delay)
