@@ -113,6 +113,11 @@ impl Node {
         self.shared
     }
 
+    /// How long the lease is.
+    pub(crate) fn span(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
     /// How often the lease is renewed.
     pub(crate) fn pulse(&self) -> Duration {
         Duration::from_millis(self.seconds * 1000 / 4)
@@ -233,6 +238,13 @@ impl Node {
                 .ok_or_else(|| Error::new(Kind::Unavailable, "there is no number for one more node: forget old ones"))?,
         };
         let lease = rand::random::<u64>() >> 2 | 1;
+        if !self.shared {
+            // The only node had another name, perhaps.
+            tx.execute("DELETE FROM queue_node WHERE name <> ?", args![self.name.as_str()])
+                .await?;
+            let text = "UPDATE queue_recipient SET lease = 0 WHERE lease > 0";
+            tx.execute(text, args![]).await?;
+        }
         let (text, more) = if row.is_some() {
             ("UPDATE queue_node SET number = ?, instance = ?, lease = ?, lease_until = {clock} + ?, began = {clock},
                 seen = {clock}, in_journal = 0, loaded = 0 WHERE name = ?", 5)

@@ -52,19 +52,30 @@ async fn beat(core: &Arc<Core>, counted: &mut Instant) -> Result<(), Error> {
         node.join(db).await?;
         core.due.notify_one();
     }
-    for (name, recipients) in crate::node::take_over(db, &node.name).await? {
-        tracing::warn!(
-            node = name,
-            recipients,
-            "a node is gone: what it was working on is free again"
-        );
-        core.due.notify_one();
-    }
+    take_over(core, db).await;
     if counted.elapsed() >= COUNTED {
         *counted = Instant::now();
         housekeeping(core, db).await?;
     }
     Ok(())
+}
+
+/// The nodes that are gone. What is in the way is tried again with the next beat: the own lease comes first.
+async fn take_over(core: &Arc<Core>, db: &Db) {
+    match crate::node::take_over(db, &core.table.node.name).await {
+        Ok(over) => {
+            for (name, recipients) in over {
+                tracing::warn!(
+                    node = name,
+                    recipients,
+                    "a node is gone: what it was working on is free again"
+                );
+                core.due.notify_one();
+            }
+        }
+        Err(error) if error.is_temporary() => tracing::debug!(%error, "taking over waits"),
+        Err(error) => tracing::warn!(%error, "a node is gone, and cannot be taken over from"),
+    }
 }
 
 async fn housekeeping(core: &Core, db: &Db) -> Result<(), Error> {

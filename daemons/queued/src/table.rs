@@ -93,7 +93,14 @@ impl Table {
     pub(crate) async fn db(&self) -> Result<&Db, Error> {
         self.db
             .get_or_try_init(|| async {
-                let options = Options { max_connections: 5, mmap_mib: 0, cache_kib: 2048, ..Options::writer() };
+                let options = Options {
+                    max_connections: 5,
+                    mmap_mib: 0,
+                    cache_kib: 2048,
+                    // A node that is stopped in the middle of a transaction must not stop the others.
+                    patience: Some(self.node.span()),
+                    ..Options::writer()
+                };
                 let db = Db::open(&self.url, &options).await?;
                 sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
                 let joined = self.node.join(&db).await?;
