@@ -166,8 +166,12 @@ async fn or_its_sender_is_told_and_it_goes_on() {
         text.contains("Action: delayed") && text.contains("late@example.net"),
         "{text}"
     );
-    let waiting = core.list(&QueueFilter::default(), None, 10).await.unwrap();
-    assert_eq!(waiting.len(), 2, "both are still tried");
+    // The report goes when it is known to be delivered.
+    until("both, which are still tried", async || {
+        let waiting = core.list(&QueueFilter::default(), None, 10).await.unwrap();
+        waiting.len() == 2
+    })
+    .await;
     assert_eq!(fakes.local().len(), 1);
 }
 
