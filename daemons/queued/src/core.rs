@@ -661,7 +661,7 @@ impl Core {
     }
 
     /// What of a message's octets may stay in memory.
-    fn keep(&self, content: Option<Content>) -> Option<Content> {
+    pub(crate) fn keep(&self, content: Option<Content>) -> Option<Content> {
         let weight = content.as_ref().map_or(0, Content::weight);
         let held = self.memory.fetch_add(weight, Ordering::Relaxed) + weight;
         if held > self.config.memory {

@@ -1,5 +1,6 @@
 //! The queue table: mail that waits. See [`crate::schema`]; how it is changed is in [`crate::table_change`].
 
+use crate::message::Content;
 use crate::node::Node;
 use crate::record::{self, Head};
 use crate::schema::{COMPONENT, MIGRATIONS};
@@ -49,7 +50,14 @@ pub(crate) struct Waiting {
 }
 
 /// A message of which recipients are leased, and these.
-pub(crate) type Leased = (QueueId, Head, Vec<Waiting>);
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) id: QueueId,
+    pub(crate) head: Head,
+    pub(crate) waiting: Vec<Waiting>,
+    /// Its octets, if they were read along.
+    pub(crate) content: Option<Content>,
+}
 
 /// A destination that is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,83 +188,42 @@ impl Table {
         Ok(first)
     }
 
-    /// Leases up to `limit` messages with recipients that are due at a destination. One that is dead gets one message, and is
-    /// not looked at again before `until` or before what becomes of it is known. Also gives the lease.
+    /// Leases messages with recipients that are due at these destinations, up to so many at each. One that is dead gets one message,
+    /// and is not looked at again before `until` or before what becomes of it is known. Also gives the lease.
     pub(crate) async fn lease(
         &self,
-        due: &Due,
+        wanted: &[(Due, usize)],
         now: u64,
         until: u64,
-        limit: usize,
-    ) -> Result<(u64, Vec<Leased>), Error> {
-        let destination = due.name.as_str();
-        let limit = if due.failures > 0 { 1 } else { limit };
+    ) -> Result<(u64, Vec<Vec<Leased>>), Error> {
         let db = self.db().await?;
         let lease = self.node.needed()?;
-        let mut tx = db.begin().await?;
-        // Whoever puts something there or takes something from there has this row until it is done. One that another node is
-        // looking at is for another time.
-        let text = "SELECT next FROM queue_destination WHERE name = ? {skip_locked}";
-        if tx.fetch_optional(text, args![destination]).await?.is_none() {
-            tx.rollback().await?;
-            return Ok((lease, Vec::new()));
+        let mut tx = db.begin_relaxed().await?;
+        let mut taken = Vec::with_capacity(wanted.len());
+        for (due, limit) in wanted {
+            taken.push(lease_at(&mut tx, lease, due, *limit, now, until).await?);
         }
-        let ids = first_due(&mut tx, destination, now, limit).await?;
-        let list: Vec<Value> = ids.iter().map(|id| number(*id)).collect();
-        let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
-        if !list.is_empty() {
-            let rows = tx
-                .fetch_in(
-                    &format!(
-                        "SELECT {COLUMNS} FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ?
-                            AND lease = 0 AND id IN ({{list}}) {{skip_locked}}"
-                    ),
-                    &args![destination, now],
-                    list,
-                )
-                .await?;
-            for row in &rows {
-                taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
-            }
-            let list: Vec<Value> = taken.keys().map(|id| number(*id)).collect();
-            tx.execute_in(
-                "UPDATE queue_recipient SET lease = ? WHERE destination = ? AND held = 0 AND due <= ? AND lease = 0
-                    AND id IN ({list})",
-                &args![lease, destination, now],
-                list,
-            )
-            .await?;
-        }
-        let heads = heads(&mut tx, taken.keys().map(|id| number(*id)).collect()).await?;
-        let left = tx
-            .fetch_optional(
-                "SELECT MIN(due) FROM queue_recipient WHERE destination = ? AND held = 0 AND lease = 0",
-                args![destination],
-            )
-            .await?;
-        let left = left
-            .map_or(Ok(None), |row| row.int_opt(0))?
-            .map(i64::cast_unsigned);
-        let next = match left {
-            Some(left) if due.failures == 0 || taken.is_empty() => left,
-            _ if taken.is_empty() => NEVER,
-            _ => until,
-        };
-        tx.execute(
-            "UPDATE queue_destination SET next = ? WHERE name = ?",
-            args![next, destination],
-        )
-        .await?;
-        if left.is_none() && taken.is_empty() {
-            tx.execute(
-                "DELETE FROM queue_destination WHERE name = ? AND NOT EXISTS
-                    (SELECT 1 FROM queue_recipient WHERE destination = ?)",
-                args![destination, destination],
-            )
-            .await?;
-        }
+        let ids: BTreeSet<u64> = taken.iter().flat_map(BTreeMap::keys).copied().collect();
+        let contents = contents(&mut tx, ids.into_iter().map(number).collect()).await?;
         tx.commit().await?;
-        Ok((lease, with_heads(taken, heads)))
+        // A message with recipients at several destinations is given to each.
+        let mut heads = contents;
+        let mut leased = Vec::with_capacity(taken.len());
+        for taken in taken {
+            let mut list = Vec::with_capacity(taken.len());
+            for (id, waiting) in taken {
+                if let Some((head, content)) = heads.get_mut(&id) {
+                    list.push(Leased {
+                        id: QueueId(id),
+                        head: head.clone(),
+                        waiting,
+                        content: content.take(),
+                    });
+                }
+            }
+            leased.push(list);
+        }
+        Ok((lease, leased))
     }
 
     /// Leases up to `limit` messages whose sender is to be warned or that are to be given up. Also gives the lease.
@@ -293,9 +260,17 @@ impl Table {
             )
             .await?;
         }
-        let heads = heads(&mut tx, taken.keys().map(|id| number(*id)).collect()).await?;
+        let mut heads = heads(&mut tx, taken.keys().map(|id| number(*id)).collect()).await?;
         tx.commit().await?;
-        Ok((lease, with_heads(taken, heads)))
+        let leased = taken.into_iter().filter_map(|(id, waiting)| {
+            Some(Leased {
+                id: QueueId(id),
+                head: heads.remove(&id)?,
+                waiting,
+                content: None,
+            })
+        });
+        Ok((lease, leased.collect()))
     }
 
     /// A destination is dead until `next`, or works again (`failures` is 0).
@@ -319,14 +294,17 @@ impl Table {
         Ok(())
     }
 
-    /// Looks at a destination not before `next`: there is no room for more of it now.
-    pub(crate) async fn postpone(&self, name: &str, next: u64) -> Result<(), Error> {
-        let text = "UPDATE queue_destination SET next = ? WHERE name = ?";
-        self.db()
-            .await?
-            .execute(text, args![next, name])
-            .await
-            .map(drop)
+    /// Looks at destinations not before these times: there is no room for more of them now.
+    pub(crate) async fn postpone(&self, names: &[(String, u64)]) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.db().await?.begin_relaxed().await?;
+        for (name, next) in names {
+            let text = "UPDATE queue_destination SET next = ? WHERE name = ?";
+            tx.execute(text, args![*next, name]).await?;
+        }
+        tx.commit().await
     }
 
     /// Prefix and body of a message; no body if it is in the spool. `None` if it is gone.
@@ -436,11 +414,98 @@ async fn first_due(
     Ok(ids)
 }
 
-fn with_heads(taken: BTreeMap<u64, Vec<Waiting>>, mut heads: HashMap<u64, Head>) -> Vec<Leased> {
-    taken
-        .into_iter()
-        .filter_map(|(id, waiting)| heads.remove(&id).map(|head| (QueueId(id), head, waiting)))
-        .collect()
+/// Leases what is due at one destination.
+async fn lease_at(
+    tx: &mut Tx,
+    lease: u64,
+    due: &Due,
+    limit: usize,
+    now: u64,
+    until: u64,
+) -> Result<BTreeMap<u64, Vec<Waiting>>, Error> {
+    let destination = due.name.as_str();
+    let limit = if due.failures > 0 { 1 } else { limit };
+    let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
+    // Whoever puts something there or takes something from there has this row until it is done. One that another node is
+    // looking at is for another time.
+    let text = "SELECT next FROM queue_destination WHERE name = ? {skip_locked}";
+    if tx
+        .fetch_optional(text, args![destination])
+        .await?
+        .is_none()
+    {
+        return Ok(taken);
+    }
+    let ids = first_due(tx, destination, now, limit).await?;
+    if !ids.is_empty() {
+        let text = format!(
+            "SELECT {COLUMNS} FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ?
+                AND lease = 0 AND id IN ({{list}}) {{skip_locked}}"
+        );
+        let list = ids.into_iter().map(number).collect();
+        for row in &tx.fetch_in(&text, &args![destination, now], list).await? {
+            taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
+        }
+        tx.execute_in(
+            "UPDATE queue_recipient SET lease = ? WHERE destination = ? AND held = 0 AND due <= ? AND lease = 0
+                AND id IN ({list})",
+            &args![lease, destination, now],
+            taken.keys().copied().map(number).collect(),
+        )
+        .await?;
+    }
+    let left = tx
+        .fetch_optional(
+            "SELECT due FROM queue_recipient WHERE destination = ? AND held = 0 AND lease = 0 ORDER BY due LIMIT 1",
+            args![destination],
+        )
+        .await?
+        .map(|row| row.u64(0))
+        .transpose()?;
+    let next = match left {
+        Some(left) if due.failures == 0 || taken.is_empty() => left,
+        _ if taken.is_empty() => NEVER,
+        _ => until,
+    };
+    tx.execute(
+        "UPDATE queue_destination SET next = ? WHERE name = ?",
+        args![next, destination],
+    )
+    .await?;
+    if left.is_none() && taken.is_empty() {
+        tx.execute(
+            "DELETE FROM queue_destination WHERE name = ? AND NOT EXISTS
+                (SELECT 1 FROM queue_recipient WHERE destination = ?)",
+            args![destination, destination],
+        )
+        .await?;
+    }
+    Ok(taken)
+}
+
+/// Heads and octets of messages.
+async fn contents(
+    tx: &mut Tx,
+    list: Vec<Value>,
+) -> Result<HashMap<u64, (Head, Option<Content>)>, Error> {
+    let mut contents = HashMap::new();
+    let text = "SELECT id, head, prefix, body FROM queue_message WHERE id IN ({list})";
+    for row in tx.fetch_in(text, &[], list).await? {
+        let id = row.u64(0)?;
+        match Head::of_column(row.blob(1)?) {
+            Ok(head) => {
+                let content = Content {
+                    prefix: row.blob(2)?.to_vec(),
+                    body: row.blob_opt(3)?.map(<[u8]>::to_vec),
+                };
+                contents.insert(id, (head, Some(content)));
+            }
+            Err(error) => {
+                tracing::error!(id = %QueueId(id), %error, "a message of the queue table");
+            }
+        }
+    }
+    Ok(contents)
 }
 
 pub(crate) async fn heads(tx: &mut Tx, list: Vec<Value>) -> Result<HashMap<u64, Head>, Error> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::record::Head;
 use crate::node::{self, Node};
-use crate::table::{LOCAL, Leased, NEVER, Parked, Table, Waiting};
+use crate::table::{Due, LOCAL, Leased, NEVER, Parked, Table, Waiting};
 use crate::table_change::{Change, Made, Settled};
 use crate::table_control::Action;
 
@@ -85,12 +85,18 @@ fn done(id: QueueId, lease: u64, done: &[u16]) -> Change {
     }))
 }
 
+async fn lease(table: &Table, due: &Due, now: u64, limit: usize) -> (u64, Vec<Leased>) {
+    let wanted = [(due.clone(), limit)];
+    let (lease, mut leased) = table.lease(&wanted, now, 3000).await.unwrap();
+    (lease, leased.remove(0))
+}
+
 async fn leased(table: &Table, destination: &str, now: u64, limit: usize) -> (u64, Vec<Leased>) {
-    let due = crate::table::Due {
+    let due = Due {
         name: destination.to_owned(),
         failures: 0,
     };
-    table.lease(&due, now, 3000, limit).await.unwrap()
+    lease(table, &due, now, limit).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,27 +128,31 @@ async fn all_databases_agree() {
         let other = node_table(&database.url, "two", 60);
         other.known(&[]).await.unwrap();
         assert_eq!(table.next().await.unwrap(), 0);
-        table.postpone("example.net", 11).await.unwrap();
-        table.postpone("example.com", 50).await.unwrap();
+        table.postpone(&[("example.net".to_owned(), 11)]).await.unwrap();
+        table.postpone(&[("example.com".to_owned(), 50)]).await.unwrap();
         let due = table.due(20, 10).await.unwrap();
         assert_eq!(
             due.iter().map(|due| due.name.as_str()).collect::<Vec<_>>(),
             ["example.net"]
         );
         assert_eq!(table.next().await.unwrap(), 11);
-        let (lease, mine) = table.lease(&due[0], 20, 3000, 2).await.unwrap();
-        let (_, theirs) = other.lease(&due[0], 20, 3000, 10).await.unwrap();
+        let (token, mine) = lease(&table, &due[0], 20, 2).await;
+        let (_, theirs) = lease(&other, &due[0], 20, 10).await;
         assert!(mine.len() <= 2 && !mine.is_empty());
         assert_eq!(mine.len() + theirs.len(), 5, "{}", database.name);
         assert!(
             mine.iter()
-                .all(|(id, _, _)| theirs.iter().all(|(other, _, _)| id != other))
+                .all(|one| theirs.iter().all(|other| one.id != other.id))
         );
         assert!(
             mine.iter()
-                .all(|(_, head, list)| list.len() == 2 && head.trace == TraceId(u64::MAX))
+                .all(|one| one.waiting.len() == 2 && one.head.trace == TraceId(u64::MAX))
         );
-        let (id, _, list) = &mine[0];
+        let (id, list) = (&mine[0].id, &mine[0].waiting);
+        assert_eq!(
+            mine[0].content.as_ref().unwrap().body.as_deref(),
+            Some(b"\0\xffxy".as_slice())
+        );
         assert_eq!(
             table.content(*id).await.unwrap().unwrap(),
             (b"P:".to_vec(), Some(b"\0\xffxy".to_vec()))
@@ -155,7 +165,7 @@ async fn all_databases_agree() {
         };
         let settled = Settled {
             id: *id,
-            lease,
+            lease: token,
             done: vec![0],
             again: vec![again.clone()],
             ..Settled::default()
@@ -185,17 +195,17 @@ async fn all_databases_agree() {
         assert_eq!(table.change(&[whoever]).await.unwrap(), [Made::Gone]);
         assert!(table.content(*id).await.unwrap().is_none());
         // Attention: what is not leased.
-        let (lease, needy) = table.lease_attention(600, 100).await.unwrap();
+        let (token, needy) = table.lease_attention(600, 100).await.unwrap();
         assert_eq!(needy.len(), 4);
         assert!(
             needy
                 .iter()
-                .all(|(_, _, list)| list.len() == 1 && list[0].destination == "example.com")
+                .all(|one| one.waiting.len() == 1 && one.waiting[0].destination == "example.com")
         );
-        for (id, _, _) in &needy {
+        for one in &needy {
             let settled = Settled {
-                id: *id,
-                lease,
+                id: one.id,
+                lease: token,
                 warned: vec![1],
                 attention: 1000,
                 ..Settled::default()
@@ -230,7 +240,7 @@ async fn all_databases_agree() {
             .unwrap();
         assert_eq!(due.failures, 3);
         assert_eq!(
-            table.lease(&due, 700, 3000, 10).await.unwrap().1.len(),
+            lease(&table, &due, 700, 10).await.1.len(),
             1,
             "a probe"
         );
@@ -296,11 +306,11 @@ async fn all_databases_agree() {
             .await
             .unwrap();
         assert_eq!(gone.len(), 4);
-        let due = crate::table::Due {
+        let due = Due {
             name: "example.net".to_owned(),
             failures: 0,
         };
-        assert!(table.lease(&due, 9000, 9000, 10).await.unwrap().1.is_empty());
+        assert!(lease(&table, &due, 9000, 10).await.1.is_empty());
         assert!(
             table
                 .due(NEVER, 10)
@@ -334,14 +344,14 @@ async fn the_highest_priority_goes_first() {
             urgent(5, 4, 20),
         ];
         table.change(&changes).await.unwrap();
-        let due = crate::table::Due {
+        let due = Due {
             name: "example.net".to_owned(),
             failures: 0,
         };
         let mut order = Vec::new();
         for _ in 0..5 {
-            let (_, leased) = table.lease(&due, 50, 3000, 1).await.unwrap();
-            order.extend(leased.iter().map(|(id, _, _)| id.0));
+            let (_, leased) = lease(&table, &due, 50, 1).await;
+            order.extend(leased.iter().map(|one| one.id.0));
         }
         assert_eq!(order, [5, 3, 1, 2], "{}", database.name);
     }
@@ -432,8 +442,8 @@ async fn a_lease_that_is_over_counts_no_more() {
         let (newer, rest) = leased(&one, "example.net", 20, 4).await;
         assert_eq!(rest.len(), 2);
         for (lease, taken, table) in [(new, theirs, &two), (newer, rest, &one)] {
-            for (id, _, _) in taken {
-                let made = table.change(&[done(id, lease, &[0])]).await.unwrap();
+            for one in taken {
+                let made = table.change(&[done(one.id, lease, &[0])]).await.unwrap();
                 assert_eq!(made, [Made::Gone], "{}", database.name);
             }
         }
@@ -474,7 +484,7 @@ async fn names_are_of_one_living_node() {
             names.push((seen.name, seen.alive));
         }
         assert_eq!(names, [("one".to_owned(), false), ("two".to_owned(), true)]);
-        two.postpone("example.net", 0).await.unwrap();
+        two.postpone(&[("example.net".to_owned(), 0)]).await.unwrap();
         assert!(leased(&two, "example.net", 20, 4).await.1.is_empty());
         assert!(node::forget(db, "one").await.unwrap());
         assert_eq!(leased(&two, "example.net", 20, 4).await.1.len(), 1);
@@ -512,10 +522,11 @@ async fn nothing_waits_for_ever_between_two_nodes() {
                     // As the loader: only where the table says so.
                     let Ok(due) = table.due(20, 10).await else { continue };
                     for due in due {
-                        let Ok((lease, taken)) = table.lease(&due, 20, 3000, 5).await else { continue };
-                        for (id, _, _) in taken {
-                            while table.change(&[done(id, lease, &[0])]).await.is_err() {}
-                            seen.lock().unwrap().push(id);
+                        let wanted = [(due, 5)];
+                        let Ok((lease, taken)) = table.lease(&wanted, 20, 3000).await else { continue };
+                        for one in taken.into_iter().flatten() {
+                            while table.change(&[done(one.id, lease, &[0])]).await.is_err() {}
+                            seen.lock().unwrap().push(one.id);
                         }
                     }
                 }
