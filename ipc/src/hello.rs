@@ -29,12 +29,9 @@ pub const fn api_hash(server: Role) -> u64 {
         Role::Limitd => include_str!("api/limitd.rs"),
         Role::Reportd => include_str!("api/reportd.rs"),
         Role::Hookd => include_str!("api/hookd.rs"),
-        Role::Smtpd
-        | Role::Imapd
-        | Role::Pop3d
-        | Role::Sieved
-        | Role::Httpd
-        | Role::Posthouse => "",
+        Role::Smtpd | Role::Imapd | Role::Pop3d | Role::Sieved | Role::Httpd | Role::Posthouse => {
+            ""
+        }
     };
     fnv(own, SHARED)
 }

@@ -28,7 +28,11 @@ impl Table {
 
     async fn piece(&self, id: QueueId, seq: u64) -> Result<Option<Vec<u8>>, Error> {
         let text = "SELECT octets FROM queue_piece WHERE id = ? AND seq = ?";
-        let row = self.db().await?.fetch_optional(text, args![id.0, seq]).await?;
+        let row = self
+            .db()
+            .await?
+            .fetch_optional(text, args![id.0, seq])
+            .await?;
         row.map(|row| row.blob(0).map(<[u8]>::to_vec)).transpose()
     }
 
@@ -103,9 +107,7 @@ impl Core {
             at += piece.len() as u64;
             seq += 1;
         }
-        fetched
-            .keep(id)
-            .map_err(|error| fault("the spool", &error))
+        fetched.keep(id).map_err(|error| fault("the spool", &error))
     }
 
     /// The file of a body that is in the spool, or in the table for all nodes.

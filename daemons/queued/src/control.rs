@@ -179,7 +179,9 @@ impl Core {
             .list(filter, after.unwrap_or_default(), limit)
             .await
             .map_err(away)?;
-        let nodes = self.seen_nodes(listed.iter().any(|one| one.lease != 0)).await?;
+        let nodes = self
+            .seen_nodes(listed.iter().any(|one| one.lease != 0))
+            .await?;
         let mut entries: Vec<QueueEntry> = listed
             .into_iter()
             .map(|listed| entry_of_listed(listed, &nodes))
@@ -217,8 +219,12 @@ impl Core {
             in_journal: seen.in_journal,
             loaded: seen.loaded,
         };
-        let mut nodes: Vec<QueueNode> =
-            self.seen_nodes(true).await?.into_iter().map(shown).collect();
+        let mut nodes: Vec<QueueNode> = self
+            .seen_nodes(true)
+            .await?
+            .into_iter()
+            .map(shown)
+            .collect();
         for node in nodes.iter_mut().filter(|node| node.own) {
             node.in_journal = self.fresh().len() as u64;
             node.loaded = self.loaded.load(Ordering::Relaxed);
@@ -232,7 +238,8 @@ impl Core {
     /// Temporary: the queue table is away.
     pub(crate) async fn forget_node(&self, name: &str) -> Result<bool, Fault> {
         let db = self.table.db().await.map_err(away)?;
-        let forgotten = name != self.table.node.name && node::forget(db, name).await.map_err(away)?;
+        let forgotten =
+            name != self.table.node.name && node::forget(db, name).await.map_err(away)?;
         if forgotten {
             tracing::info!(node = name, "forgotten by the operator");
             self.due.notify_one();

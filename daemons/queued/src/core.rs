@@ -288,7 +288,9 @@ impl Core {
         let left = async { self.table.node.leave(self.table.db().await?).await };
         match tokio::time::timeout(Duration::from_secs(5), left).await {
             Ok(Err(error)) => tracing::warn!(%error, "this node's lease is not given back"),
-            Err(_) => tracing::warn!("this node's lease is not given back: the queue table is away"),
+            Err(_) => {
+                tracing::warn!("this node's lease is not given back: the queue table is away")
+            }
             Ok(Ok(())) => {}
         }
     }

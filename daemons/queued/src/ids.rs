@@ -161,6 +161,9 @@ mod tests {
         // A node that is given another number goes on above what it handed out.
         let ids = Ids::open(&dir.path().join("2"), 0).unwrap();
         let first = ids.reserve(10, now, 1).unwrap().0;
-        assert!(all.iter().all(|id| *id < first || id >> COUNTER & 1023 != 1));
+        assert!(
+            all.iter()
+                .all(|id| *id < first || id >> COUNTER & 1023 != 1)
+        );
     }
 }

@@ -187,8 +187,9 @@ impl Node {
             ..self.state().identity.clone()
         };
         if let Some(path) = self.path.as_ref().filter(|_| self.shared) {
-            write(path, &format!("{} {number}\n", identity.instance))
-                .map_err(|error| Error::new(Kind::Unavailable, format!("the node's file: {error}")))?;
+            write(path, &format!("{} {number}\n", identity.instance)).map_err(|error| {
+                Error::new(Kind::Unavailable, format!("the node's file: {error}"))
+            })?;
         }
         self.state().identity = identity;
         Ok(())
@@ -208,7 +209,10 @@ impl Node {
             )
             .await?;
         let mut taken = BTreeSet::new();
-        for row in tx.fetch_all("SELECT number FROM queue_node", args![]).await? {
+        for row in tx
+            .fetch_all("SELECT number FROM queue_node", args![])
+            .await?
+        {
             taken.insert(row.u32(0)?);
         }
         let mut earlier = None;
@@ -228,20 +232,31 @@ impl Node {
                 return Err(Error::new(Kind::Unavailable, text));
             }
             earlier = Some((row.u32(0)?, lease, same));
-            ours = same.then(|| u16::try_from(row.u32(0)?).map_err(|_| corrupt()).map(Some)).transpose()?.flatten();
+            ours = same
+                .then(|| u16::try_from(row.u32(0)?).map_err(|_| corrupt()).map(Some))
+                .transpose()?
+                .flatten();
         }
         let number = match ours {
             _ if !self.shared => 0,
             Some(number) if row.is_some() || !taken.contains(&u32::from(number)) => number,
             _ => (1..=NODE_MAX)
                 .find(|number| !taken.contains(&u32::from(*number)))
-                .ok_or_else(|| Error::new(Kind::Unavailable, "there is no number for one more node: forget old ones"))?,
+                .ok_or_else(|| {
+                    Error::new(
+                        Kind::Unavailable,
+                        "there is no number for one more node: forget old ones",
+                    )
+                })?,
         };
         let lease = rand::random::<u64>() >> 2 | 1;
         if !self.shared {
             // The only node had another name, perhaps.
-            tx.execute("DELETE FROM queue_node WHERE name <> ?", args![self.name.as_str()])
-                .await?;
+            tx.execute(
+                "DELETE FROM queue_node WHERE name <> ?",
+                args![self.name.as_str()],
+            )
+            .await?;
             let text = "UPDATE queue_recipient SET lease = 0 WHERE lease > 0";
             tx.execute(text, args![]).await?;
         }
@@ -252,7 +267,13 @@ impl Node {
             ("INSERT INTO queue_node (number, instance, lease, lease_until, began, seen, in_journal, loaded, name)
                 VALUES (?, ?, ?, {clock} + ?, {clock}, {clock}, 0, 0, ?)", 5)
         };
-        let values = args![u32::from(number), instance, lease, self.seconds, self.name.as_str()];
+        let values = args![
+            u32::from(number),
+            instance,
+            lease,
+            self.seconds,
+            self.name.as_str()
+        ];
         debug_assert_eq!(values.len(), more);
         tx.execute(text, values).await?;
         if let Some((old, lease, same)) = earlier {
@@ -379,10 +400,14 @@ pub(crate) async fn forget(db: &Db, name: &str) -> Result<bool, Error> {
     let text = "SELECT lease FROM queue_node WHERE name = ?";
     let lease = tx.fetch_optional(text, args![name]).await?;
     let lease = lease.map_or(Ok(0), |row| row.int(0))?;
-    for lease in [lease, -1 - i64::from(number)].into_iter().filter(|lease| *lease != 0) {
+    for lease in [lease, -1 - i64::from(number)]
+        .into_iter()
+        .filter(|lease| *lease != 0)
+    {
         free(&mut tx, lease).await?;
     }
-    tx.execute("DELETE FROM queue_node WHERE name = ?", args![name]).await?;
+    tx.execute("DELETE FROM queue_node WHERE name = ?", args![name])
+        .await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -420,6 +445,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
     std::fs::rename(&fresh, path)?;
-    path.parent()
-        .map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
+    path.parent().map_or(Ok(()), |directory| {
+        std::fs::File::open(directory)?.sync_all()
+    })
 }

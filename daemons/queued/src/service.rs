@@ -3,8 +3,9 @@
 use crate::core::Core;
 use crate::table_control::Action;
 use ipc::api::queued::{
-    CloseSpool, Commit, OpenSpool, QueueExplain, QueueForget, QueueHold, QueueList, QueueNodes, QueueRelease, QueueRemove,
-    QueueReroute, QueueRetry, QueueShow, QueueStats, ReserveIds, ReservedIds, SpoolSlot,
+    CloseSpool, Commit, OpenSpool, QueueExplain, QueueForget, QueueHold, QueueList, QueueNodes,
+    QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats, ReserveIds,
+    ReservedIds, SpoolSlot,
 };
 use ipc::{Context, Fault, FaultKind, Router};
 use std::sync::Arc;

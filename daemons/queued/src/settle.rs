@@ -395,10 +395,7 @@ impl Core {
     async fn write_parked(&self, message: &Message, waiting: &[Waiting]) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let lease = self.table.node.parking().map_err(|error| text(&error))?;
-        let content = self
-            .content(message)
-            .await
-            .map_err(|fault| text(&fault))?;
+        let content = self.content(message).await.map_err(|fault| text(&fault))?;
         if message.head.spooled && self.shares_bodies() {
             self.share_body(message.id, message.head.body_len)
                 .await

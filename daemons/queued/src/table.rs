@@ -112,8 +112,15 @@ impl Table {
                 let db = Db::open(&self.url, &options).await?;
                 sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
                 let joined = self.node.join(&db).await?;
-                self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner).extend(joined.unconfirmed);
-                db.execute("UPDATE queue_destination SET next = 0 WHERE failures = 0", args![]).await?;
+                self.unconfirmed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(joined.unconfirmed);
+                db.execute(
+                    "UPDATE queue_destination SET next = 0 WHERE failures = 0",
+                    args![],
+                )
+                .await?;
                 self.recount(&db).await?;
                 Ok(db)
             })
@@ -122,14 +129,22 @@ impl Table {
 
     /// Counts the messages: other nodes put some in and take some out.
     pub(crate) async fn recount(&self, db: &Db) -> Result<(), Error> {
-        let count = db.fetch_optional("SELECT COUNT(*) FROM queue_message", args![]).await?;
-        self.count.store(count.map_or(Ok(0), |row| row.u64(0))?, Ordering::Relaxed);
+        let count = db
+            .fetch_optional("SELECT COUNT(*) FROM queue_message", args![])
+            .await?;
+        self.count
+            .store(count.map_or(Ok(0), |row| row.u64(0))?, Ordering::Relaxed);
         Ok(())
     }
 
     /// See [`crate::node::Joined`]. Given once.
     pub(crate) fn take_unconfirmed(&self) -> Vec<QueueId> {
-        std::mem::take(&mut *self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .unconfirmed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Which of these messages it has.
@@ -429,11 +444,7 @@ async fn lease_at(
     // Whoever puts something there or takes something from there has this row until it is done. One that another node is
     // looking at is for another time.
     let text = "SELECT next FROM queue_destination WHERE name = ? {skip_locked}";
-    if tx
-        .fetch_optional(text, args![destination])
-        .await?
-        .is_none()
-    {
+    if tx.fetch_optional(text, args![destination]).await?.is_none() {
         return Ok(taken);
     }
     let ids = first_due(tx, destination, now, limit).await?;
@@ -530,4 +541,3 @@ pub(crate) async fn heads(tx: &mut Tx, list: Vec<Value>) -> Result<HashMap<u64, 
     }
     Ok(heads)
 }
-

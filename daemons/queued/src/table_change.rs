@@ -109,7 +109,8 @@ impl Table {
             .iter()
             .filter_map(|change| match change {
                 Change::Confirm(id, due) => {
-                    due.iter().for_each(|(name, at)| look(&mut looks, name, *at));
+                    due.iter()
+                        .for_each(|(name, at)| look(&mut looks, name, *at));
                     Some(number(id.0))
                 }
                 _ => None,
@@ -136,12 +137,7 @@ impl Table {
     }
 }
 
-async fn put(
-    tx: &mut Tx,
-    node: &str,
-    parked: &[&Parked],
-    looks: &mut Looks,
-) -> Result<(), Error> {
+async fn put(tx: &mut Tx, node: &str, parked: &[&Parked], looks: &mut Looks) -> Result<(), Error> {
     let mut messages = Vec::new();
     let mut recipients = Vec::new();
     for message in parked {
@@ -232,11 +228,7 @@ async fn lock(
     Ok(found)
 }
 
-async fn settle(
-    tx: &mut Tx,
-    settled: &[&Settled],
-    looks: &mut Looks,
-) -> Result<Vec<Made>, Error> {
+async fn settle(tx: &mut Tx, settled: &[&Settled], looks: &mut Looks) -> Result<Vec<Made>, Error> {
     if settled.is_empty() {
         return Ok(Vec::new());
     }

@@ -259,10 +259,7 @@ async fn wake(tx: &mut Tx, ids: Vec<Value>, now: u64, anyway: bool) -> Result<()
 }
 
 /// Removes those of the messages that have no recipient any more; gives them.
-async fn remove_empty(
-    tx: &mut Tx,
-    ids: BTreeSet<QueueId>,
-) -> Result<Vec<QueueId>, Error> {
+async fn remove_empty(tx: &mut Tx, ids: BTreeSet<QueueId>) -> Result<Vec<QueueId>, Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }

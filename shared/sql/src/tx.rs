@@ -63,11 +63,7 @@ impl SqliteTx {
         Err(sqlx::Error::PoolTimedOut.into())
     }
 
-    async fn begin(
-        leases: &Arc<Leases>,
-        how: &'static str,
-        relaxed: bool,
-    ) -> Result<Self, Error> {
+    async fn begin(leases: &Arc<Leases>, how: &'static str, relaxed: bool) -> Result<Self, Error> {
         let mut tx = Self {
             lease: leases.acquire().await?,
             open: true,

@@ -1,8 +1,8 @@
 //! The queue table on all databases.
 
 use super::*;
-use crate::record::Head;
 use crate::node::{self, Node};
+use crate::record::Head;
 use crate::table::{Due, LOCAL, Leased, NEVER, Parked, Table, Waiting};
 use crate::table_change::{Change, Made, Settled};
 use crate::table_control::Action;
@@ -128,8 +128,14 @@ async fn all_databases_agree() {
         let other = node_table(&database.url, "two", 60);
         other.known(&[]).await.unwrap();
         assert_eq!(table.next().await.unwrap(), 0);
-        table.postpone(&[("example.net".to_owned(), 11)]).await.unwrap();
-        table.postpone(&[("example.com".to_owned(), 50)]).await.unwrap();
+        table
+            .postpone(&[("example.net".to_owned(), 11)])
+            .await
+            .unwrap();
+        table
+            .postpone(&[("example.com".to_owned(), 50)])
+            .await
+            .unwrap();
         let due = table.due(20, 10).await.unwrap();
         assert_eq!(
             due.iter().map(|due| due.name.as_str()).collect::<Vec<_>>(),
@@ -213,14 +219,7 @@ async fn all_databases_agree() {
             let change = Change::Settle(Box::new(settled));
             assert_eq!(table.change(&[change]).await.unwrap(), [Made::Done]);
         }
-        assert!(
-            table
-                .lease_attention(600, 100)
-                .await
-                .unwrap()
-                .1
-                .is_empty()
-        );
+        assert!(table.lease_attention(600, 100).await.unwrap().1.is_empty());
         // Dead, and then not.
         table.mark_destination("example.com", 700, 3).await.unwrap();
         assert!(
@@ -239,11 +238,7 @@ async fn all_databases_agree() {
             .find(|due| due.name == "example.com")
             .unwrap();
         assert_eq!(due.failures, 3);
-        assert_eq!(
-            lease(&table, &due, 700, 10).await.1.len(),
-            1,
-            "a probe"
-        );
+        assert_eq!(lease(&table, &due, 700, 10).await.1.len(), 1, "a probe");
         assert!(
             table
                 .due(800, 10)
@@ -405,7 +400,10 @@ async fn a_lease_that_is_over_counts_no_more() {
         assert_eq!((mine.len(), one.node.holds(old)), (4, true));
         assert!(leased(&two, "example.net", 20, 4).await.1.is_empty());
         let db = two.db().await.unwrap();
-        assert!(node::take_over(db, "two").await.unwrap().is_empty(), "alive");
+        assert!(
+            node::take_over(db, "two").await.unwrap().is_empty(),
+            "alive"
+        );
         // Nobody renews it.
         until("the end of the lease", async || {
             node::take_over(db, "two").await.unwrap() == [("one".to_owned(), 4)]
@@ -484,7 +482,9 @@ async fn names_are_of_one_living_node() {
             names.push((seen.name, seen.alive));
         }
         assert_eq!(names, [("one".to_owned(), false), ("two".to_owned(), true)]);
-        two.postpone(&[("example.net".to_owned(), 0)]).await.unwrap();
+        two.postpone(&[("example.net".to_owned(), 0)])
+            .await
+            .unwrap();
         assert!(leased(&two, "example.net", 20, 4).await.1.is_empty());
         assert!(node::forget(db, "one").await.unwrap());
         assert_eq!(leased(&two, "example.net", 20, 4).await.1.len(), 1);
@@ -520,10 +520,14 @@ async fn nothing_waits_for_ever_between_two_nodes() {
             tasks.push(tokio::spawn(async move {
                 while seen.lock().unwrap().len() < 2 * EACH as usize {
                     // As the loader: only where the table says so.
-                    let Ok(due) = table.due(20, 10).await else { continue };
+                    let Ok(due) = table.due(20, 10).await else {
+                        continue;
+                    };
                     for due in due {
                         let wanted = [(due, 5)];
-                        let Ok((lease, taken)) = table.lease(&wanted, 20, 3000).await else { continue };
+                        let Ok((lease, taken)) = table.lease(&wanted, 20, 3000).await else {
+                            continue;
+                        };
                         for one in taken.into_iter().flatten() {
                             while table.change(&[done(one.id, lease, &[0])]).await.is_err() {}
                             seen.lock().unwrap().push(one.id);
@@ -537,8 +541,15 @@ async fn nothing_waits_for_ever_between_two_nodes() {
                 task.await.unwrap();
             }
         };
-        if tokio::time::timeout(Duration::from_secs(60), all).await.is_err() {
-            panic!("{}: {} were taken", database.name, seen.lock().unwrap().len());
+        if tokio::time::timeout(Duration::from_secs(60), all)
+            .await
+            .is_err()
+        {
+            panic!(
+                "{}: {} were taken",
+                database.name,
+                seen.lock().unwrap().len()
+            );
         }
         let mut seen = seen.lock().unwrap().clone();
         seen.sort();

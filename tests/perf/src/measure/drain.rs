@@ -20,7 +20,9 @@ pub const ELSEWHERE: &str = "drain.test";
 
 /// Where a destination is: an address of its own on this machine, so that each has its connections.
 pub fn host(number: usize, port: u16) -> SocketAddr {
-    let [high, low] = u16::try_from(number + 257).unwrap_or(u16::MAX).to_be_bytes();
+    let [high, low] = u16::try_from(number + 257)
+        .unwrap_or(u16::MAX)
+        .to_be_bytes();
     (Ipv4Addr::new(127, 0, high, low), port).into()
 }
 /// How long the queue is watched while nothing can be sent: attempts are made every ten seconds.
@@ -98,7 +100,9 @@ async fn settle_quickly(side: &Side) -> Outcome<()> {
 }
 
 async fn drain(side: &Side, figures: &mut Figures, count: usize) -> Outcome<()> {
-    let hosts: Vec<SocketAddr> = (0..DESTINATIONS).map(|number| host(number, side.elsewhere)).collect();
+    let hosts: Vec<SocketAddr> = (0..DESTINATIONS)
+        .map(|number| host(number, side.elsewhere))
+        .collect();
     let sink = Sink::open(&hosts)?;
     let cpu = processes::cpu(&side.roots())?;
     let pids = side.queue_processes()?;
@@ -129,12 +133,32 @@ async fn drain(side: &Side, figures: &mut Figures, count: usize) -> Outcome<()> 
     settle_quickly(side).await?;
     let cpu = processes::cpu(&side.roots())?.saturating_sub(cpu);
     let rate = count as f64 / took.as_secs_f64();
-    figures.higher(format!("{count} messages to {DESTINATIONS} hosts that are back"), "per s", rate);
-    figures.lower("draining: server CPU per mail", "ms", millis(cpu) / count as f64);
-    figures.lower("draining: the queue's process, PSS at most", "MiB", most as f64 / 1024.0);
+    figures.higher(
+        format!("{count} messages to {DESTINATIONS} hosts that are back"),
+        "per s",
+        rate,
+    );
+    figures.lower(
+        "draining: server CPU per mail",
+        "ms",
+        millis(cpu) / count as f64,
+    );
+    figures.lower(
+        "draining: the queue's process, PSS at most",
+        "MiB",
+        most as f64 / 1024.0,
+    );
     if !asked.is_empty() {
-        figures.lower("draining: asking for the queue's figures, slowest", "ms", super::quantile(&mut asked, 1.0));
+        figures.lower(
+            "draining: asking for the queue's figures, slowest",
+            "ms",
+            super::quantile(&mut asked, 1.0),
+        );
     }
-    figures.lower("draining: messages that came twice", "", (sink.all() - count.min(sink.all())) as f64);
+    figures.lower(
+        "draining: messages that came twice",
+        "",
+        (sink.all() - count.min(sink.all())) as f64,
+    );
     Ok(())
 }

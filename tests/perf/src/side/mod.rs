@@ -116,7 +116,11 @@ impl Side {
     /// Has all of its queue tried now.
     pub async fn flush_queue(&self) -> Outcome<()> {
         match &self.software {
-            Software::Posthouse(suite) => suite.administer_at_length(&["queue", "retry", "--all"]).await,
+            Software::Posthouse(suite) => {
+                suite
+                    .administer_at_length(&["queue", "retry", "--all"])
+                    .await
+            }
             Software::Peers(peers) => peers.flush(),
         }
     }
@@ -139,7 +143,10 @@ impl Side {
                 Software::Peers(_) => words.first().is_some_and(|word| word.ends_with(b"qmgr")),
             }
         };
-        Ok(crate::processes::tree(&self.roots())?.into_iter().filter(named).collect())
+        Ok(crate::processes::tree(&self.roots())?
+            .into_iter()
+            .filter(named)
+            .collect())
     }
 
     /// Waits until it takes mail and shows it.

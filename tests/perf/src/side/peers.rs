@@ -271,10 +271,7 @@ fn postfix(dir: &Path, smtp: SocketAddr, elsewhere: u16) -> Outcome<PathBuf> {
     let mut routes = String::new();
     for number in 0..DESTINATIONS {
         let host = host(number, elsewhere).ip();
-        let _ = writeln!(
-            routes,
-            "d{number}.{ELSEWHERE} smtp:[{host}]:{elsewhere}"
-        );
+        let _ = writeln!(routes, "d{number}.{ELSEWHERE} smtp:[{host}]:{elsewhere}");
     }
     fs::write(conf.join("elsewhere"), routes)?;
     let dir = dir.display();

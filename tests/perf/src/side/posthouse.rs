@@ -1,9 +1,9 @@
 //! The suite itself: `posthouse up` in a directory of its own, SQLite or PostgreSQL, and files.
 
 use super::postgresql::Server;
-use crate::measure::drain::{DESTINATIONS, ELSEWHERE, host};
 use super::{DOMAIN, PASSWORD, Side, Software, USERS, free_address, user};
 use crate::Outcome;
+use crate::measure::drain::{DESTINATIONS, ELSEWHERE, host};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -30,7 +30,9 @@ pub async fn start(program: &Path, dir: &Path, server: Option<Server>) -> Outcom
     }
     let (smtp, imap, imaps) = (free_address()?, free_address()?, free_address()?);
     let port = free_address()?.port();
-    let mut text = configuration(dir, smtp, imap, imaps) + &elsewhere(port);
+    let mut text = configuration(dir, smtp, imap, imaps);
+    let queue = server.as_ref().map_or("sqlite", |server| &server.url);
+    text.push_str(&elsewhere(port, queue));
     if let Some(server) = &server {
         text.push_str(&format!("\n[store]\nurl = \"{}\"\n", server.url));
     }
@@ -102,19 +104,21 @@ tls = "implicit"
 }
 
 /// Mail for hosts elsewhere: as many connections as Postfix makes, 20 to each and 100 in all.
-fn elsewhere(port: u16) -> String {
-    let mut text = r#"
+fn elsewhere(port: u16, database: &str) -> String {
+    let mut text = format!(
+        r#"
 [smtpd]
 relay_networks = ["127.0.0.0/8"]
 
 [queued]
+database = "{database}"
 relay_networks = ["127.0.0.0/8"]
 remote_concurrency = 100
 destination_max = 20
 retry_min = 10
 retry_max = 10
 "#
-    .to_owned();
+    );
     for number in 0..DESTINATIONS {
         let host = host(number, port).ip();
         text.push_str(&format!(
