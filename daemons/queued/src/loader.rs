@@ -71,8 +71,13 @@ async fn round(core: &Arc<Core>) -> Result<Duration, Error> {
     ))
 }
 
+/// A destination, and how many of its messages there is room for.
+type Wanted = (Due, usize);
+/// A destination, and when it is looked at again.
+type Later = (String, u64);
+
 /// What there is room for of each destination; those of which there is none are for later.
-fn rooms(core: &Core, dues: Vec<Due>, time: u64) -> (Vec<(Due, usize)>, Vec<(String, u64)>) {
+fn rooms(core: &Core, dues: Vec<Due>, time: u64) -> (Vec<Wanted>, Vec<Later>) {
     let mut loaded = usize::try_from(core.loaded.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
     let (mut wanted, mut later) = (Vec::new(), Vec::new());
     for due in dues {

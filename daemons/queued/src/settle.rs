@@ -283,7 +283,7 @@ impl Core {
             })
             .unwrap_or(0);
         // The loader need not be told of each.
-        if before <= self.config.loaded as u64 / 2 || before % 64 == 0 {
+        if before <= self.config.loaded as u64 / 2 || before.is_multiple_of(64) {
             self.due.notify_one();
         }
     }
