@@ -151,12 +151,12 @@ def test_a_node_is_killed_and_comes_back(kind, ack, cluster):
     for victim in (one, two, one):
         # Mail goes on coming meanwhile.
         for load in loads:
-            load.start(MESSAGES // 20)
+            load.start(100_000)
         cluster.wait_arrivals(MESSAGES // 8)
         kill(victim, "queued", "relayd")
         kills += 1
         for load in loads:
-            load.join()
+            load.stop()
     cluster.wait_kept(kills)
     for suite in (one, two):
         suite.wait_up(60)
@@ -191,9 +191,9 @@ def test_a_node_never_comes_back_and_its_disk_is_gone(kind, cluster):
 def test_a_node_that_was_cut_off_settles_nothing(ack, cluster):
     cluster = cluster(Postgres, ack)
     one, two, loads = fill(cluster, MESSAGES)
+    pid = one.pids()["queued"]
     cluster.sink.closed = False
     cluster.wait_arrivals(MESSAGES // 8)
-    pid = one.pids()["queued"]
     os.kill(pid, signal.SIGSTOP)
     try:
         wait_for(lambda: nodes(two)["one"] == "gone", lambda: f"{nodes(two)}\n{two.tail()}", 60, 0.1)
