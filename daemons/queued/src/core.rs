@@ -266,8 +266,13 @@ impl Core {
         self.stopping.send_replace(true);
         // What another host has just taken should be known to have it.
         let begin = Instant::now();
+        let mut renewed = begin;
         while self.attempts.load(Ordering::Relaxed) > 0 && begin.elapsed() < DRAIN {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            if renewed.elapsed() >= self.table.node.pulse() {
+                renewed = Instant::now();
+                self.renew().await;
+            }
         }
         self.leave().await;
         let core = Arc::clone(self);
@@ -277,6 +282,18 @@ impl Core {
         });
         if let Ok(Err(error)) = closed.await {
             tracing::warn!(%error, "the mark of queue ids");
+        }
+    }
+
+    /// Keeps the lease while the last attempts are under way.
+    async fn renew(&self) {
+        let node = &self.table.node;
+        if !node.is_shared() || node.lease().is_none() {
+            return;
+        }
+        let renewed = async { node.renew(self.table.db().await?, 0, 0).await };
+        if let Ok(Err(error)) = tokio::time::timeout(node.pulse(), renewed).await {
+            tracing::warn!(%error, "this node's lease is not renewed");
         }
     }
 
@@ -620,7 +637,7 @@ impl Core {
                 tracing::warn!(%error, "the queue table is away: nothing is accepted");
             }
             if in_doubt {
-                self.disown(id, lease, indexes);
+                self.disown(id, indexes);
             }
             return Err(away(error));
         }
@@ -648,12 +665,11 @@ impl Core {
 
     /// A message that was refused may be in the table all the same: it goes, so that it is not there twice when its sender comes
     /// again.
-    fn disown(self: &Arc<Self>, id: QueueId, lease: u64, done: Vec<u16>) {
+    fn disown(self: &Arc<Self>, id: QueueId, done: Vec<u16>) {
         let core = Arc::clone(self);
         tokio::spawn(async move {
             let settled = Settled {
                 id,
-                lease,
                 done,
                 pieces: core.shares_bodies(),
                 ..Settled::default()

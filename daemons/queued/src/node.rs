@@ -316,6 +316,25 @@ impl Node {
         Ok(found)
     }
 
+    /// Sees to it that a lease holds until the transaction is over: whoever takes over waits for it, and finds what it did. The time
+    /// alone would not do: this process may have been stopped since it looked at it.
+    ///
+    /// # Errors
+    /// It does not hold.
+    pub(crate) async fn insist(&self, tx: &mut Tx, lease: u64) -> Result<(), Error> {
+        if !self.shared {
+            return Ok(());
+        }
+        let text = "SELECT number FROM queue_node WHERE name = ? AND lease = ? {share}";
+        match tx
+            .fetch_optional(text, args![self.name.as_str(), lease])
+            .await?
+        {
+            Some(_) => Ok(()),
+            None => Err(Error::new(Kind::Unavailable, "this node's lease is over")),
+        }
+    }
+
     /// Gives back what bears the lease, at the end.
     pub(crate) async fn leave(&self, db: &Db) -> Result<(), Error> {
         let lease = {

@@ -214,6 +214,7 @@ impl Table {
         let db = self.db().await?;
         let lease = self.node.needed()?;
         let mut tx = db.begin_relaxed().await?;
+        self.node.insist(&mut tx, lease).await?;
         let mut taken = Vec::with_capacity(wanted.len());
         for (due, limit) in wanted {
             taken.push(lease_at(&mut tx, lease, due, *limit, now, until).await?);
@@ -250,6 +251,7 @@ impl Table {
         let db = self.db().await?;
         let lease = self.node.needed()?;
         let mut tx = db.begin().await?;
+        self.node.insist(&mut tx, lease).await?;
         let rows = tx
             .fetch_all(
                 &format!(

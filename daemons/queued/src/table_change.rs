@@ -82,6 +82,18 @@ impl Table {
     /// Makes all changes in one transaction; says of each what it came to.
     pub(crate) async fn change(&self, changes: &[Change]) -> Result<Vec<Made>, NotMade> {
         let mut tx = self.db().await?.begin().await?;
+        // What is put there under a lease that nobody has would be nobody's for ever.
+        let leases: BTreeSet<i64> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Accept(parked) => Some(parked.lease),
+                _ => None,
+            })
+            .filter(|lease| *lease != 0)
+            .collect();
+        for lease in leases {
+            self.node.insist(&mut tx, lease.cast_unsigned()).await?;
+        }
         let mut looks = Looks::new();
         let settled: Vec<&Settled> = changes
             .iter()

@@ -248,7 +248,11 @@ impl Client {
             if kept.offered.pipelining {
                 kept.unproved = true;
                 match self.converse(job, endpoint, policy, kept, outcomes).await {
-                    Visit::Stale => return self.visit_anew(job, domain, endpoint, demand, outcomes).await,
+                    Visit::Stale => {
+                        return self
+                            .visit_anew(job, domain, endpoint, demand, outcomes)
+                            .await;
+                    }
                     other => return other,
                 }
             }

@@ -411,6 +411,16 @@ async fn a_lease_that_is_over_counts_no_more() {
         .await;
         assert!(!one.node.holds(old));
         assert!(one.lease_attention(600, 1).await.is_err());
+        // Nothing is put there under a lease that nobody has.
+        let late = Parked {
+            id: QueueId(78),
+            head: head("jane@example.org", &["a@example.net"]),
+            prefix: Vec::new(),
+            body: Some(Vec::new()),
+            recipients: vec![waiting(0, "example.net", 10)],
+            lease: old.cast_signed(),
+        };
+        assert!(one.change(&[Change::Accept(Box::new(late))]).await.is_err());
         // What nobody has taken yet counts as little as what the other works on.
         let (new, theirs) = leased(&two, "example.net", 20, 2).await;
         assert_eq!(theirs.len(), 2);
