@@ -18,7 +18,8 @@ class Load:
     it may arrive, but not twice (RFC 5321 4.5.4.2 leaves such mail to the sender, who here sends a new one instead).
     """
 
-    def __init__(self, suite, recipients, connections=16, size=2000):
+    def __init__(self, suite, recipients, connections=16, size=2000, prefix="load"):
+        self.prefix = prefix
         self.suite, self.recipients, self.connections, self.size = suite, recipients, connections, size
         self.acknowledged, self.doubtful, self.answers = {}, {}, collections.Counter()
         self.numbers = itertools.count()
@@ -67,7 +68,7 @@ class Load:
         while not self.ended.is_set() and len(self.acknowledged) < self.goal and time.monotonic() < self.deadline:
             number = next(self.numbers)
             to = self.recipients[number % len(self.recipients)]
-            name = f"load-{number}"
+            name = f"{self.prefix}-{number}"
             body = (f"From: <load@example.net>\r\nTo: <{to}>\r\nSubject: {name}\r\nMessage-ID: <{name}@load.example.net>\r\n\r\n"
                     + "0123456789abcdef " * (self.size // 17) + "\r\n").encode()
             sent = False

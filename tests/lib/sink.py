@@ -1,5 +1,7 @@
 """A mail exchanger that takes everything and keeps the octets as they came: what relayd sends, before anybody touches it."""
 
+import contextlib
+import re
 import socketserver
 import threading
 import time
@@ -9,19 +11,23 @@ from suite import wait_for
 
 class Sink:
     """`mails` has a tuple (sender, recipients, octets) for each message, `sessions` one (client's address, EHLO name, MAIL's line,
-    time), `rcpts` the lines of RCPT. It offers `offers`, too, and takes `delay` seconds for each message, as a slow host does."""
+    time), `rcpts` the lines of RCPT, `arrivals` one (Message-ID, time). It offers `offers`, too, and takes `delay` seconds for each
+    message, as a slow host does. While it is `closed`, it tells everybody to come later."""
 
     def __init__(self, host="127.0.0.1", port=0, offers=(), delay=0):
         sink = self
         self.mails = []
         self.sessions = []
         self.rcpts = []
+        self.arrivals = []
+        self.closed = False
         self.offers = list(offers)
         self.delay = delay
 
         class Session(socketserver.StreamRequestHandler):
             def handle(self):
-                sink._session(self.rfile, self.wfile, self.client_address[0])
+                with contextlib.suppress(ConnectionError):
+                    sink._session(self.rfile, self.wfile, self.client_address[0])
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -50,6 +56,8 @@ class Sink:
                 sender, recipients = line[line.find(b"<") + 1:line.find(b">")].decode(errors="replace"), []
                 mail = line.decode(errors="replace").strip()
                 say("250 ok")
+            elif verb == b"RCPT" and self.closed:
+                say("451 4.7.1 later")
             elif verb == b"RCPT":
                 recipients.append(path)
                 self.rcpts.append(line.decode(errors="replace").strip())
@@ -61,10 +69,15 @@ class Sink:
                     if piece == b".\r\n":
                         break
                     octets.append(piece[1:] if piece.startswith(b".") else piece)
+                else:
+                    # The other side is gone in the middle of its message.
+                    return
                 if self.delay:
                     # A host that is slow by nature: nothing is waited for here.
                     threading.Event().wait(self.delay)
                 self.sessions.append((client, name, mail, time.monotonic()))
+                named = re.search(rb"(?mi)^message-id: <([^>]+)>", b"".join(octets))
+                self.arrivals.append((named and named[1].decode(), time.monotonic()))
                 self.mails.append((sender, recipients, b"".join(octets)))
                 say("250 taken")
             elif verb == b"QUIT":

@@ -664,6 +664,12 @@ pub enum Queue {
     },
     /// Figures of the queue.
     Stats,
+    /// List the nodes that share the queue.
+    Nodes {
+        /// Forget this one, which does not come back: what it had in its hands is for the others.
+        #[arg(long, value_name = "NAME")]
+        forget: Option<String>,
+    },
 }
 
 /// Which messages. All given conditions must hold.

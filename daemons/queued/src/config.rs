@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// The queue table's database: `sqlite`, which is a file in the state directory, or a `postgres://` or `mysql://` URL. `sqlite`.
     pub database: String,
-    /// The name of this node in a queue table that several share. `local`.
+    /// The name of this node in a queue table that several share: no two nodes may have the same. `local`.
     pub node: String,
+    /// Where a message is when it is acknowledged: `journal`, in this node's state directory, or `sql`, in the queue table. `journal`.
+    pub ack: Ack,
+    /// After so long without a word, the others take over what a node was working on. 60.
+    pub lease: u64,
     /// The host name in reports and Message-IDs; empty is `[suite].hostname`.
     pub hostname: String,
     /// The From of reports. Empty is `MAILER-DAEMON@` and the host name.
@@ -81,11 +85,24 @@ pub struct Config {
     pub rule: Vec<crate::RuleConfig>,
 }
 
+/// What is durable when a message is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    /// A record in this node's journal.
+    #[default]
+    Journal,
+    /// A row in the queue table.
+    Sql,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             database: "sqlite".to_owned(),
             node: "local".to_owned(),
+            ack: Ack::Journal,
+            lease: 60,
             hostname: String::new(),
             report_from: String::new(),
             double_bounces_to: String::new(),

@@ -5,11 +5,14 @@
 
 use crate::core::{Core, now};
 use crate::message::{End, Home, Message};
+use crate::node::{self, Seen};
 use crate::rule::Looked;
 use crate::table::Waiting;
 use crate::table_control::{Action, Listed, normal};
 use crate::waiting::Times;
-use ipc::api::queued::{QueueDetail, QueueEntry, QueueFigures, QueueFilter, QueueRecipient};
+use ipc::api::queued::{
+    QueueDetail, QueueEntry, QueueFigures, QueueFilter, QueueNode, QueueRecipient,
+};
 use ipc::{Fault, FaultKind};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -84,11 +87,22 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
         recipients: recipients.collect(),
         pending: u32::try_from(left().count()).unwrap_or(u32::MAX),
         terms: head.envelope.terms,
+        node: core.table.node.name.clone(),
     }
 }
 
-fn entry_of_listed(listed: Listed) -> QueueEntry {
-    let Listed { id, head, waiting } = listed;
+fn entry_of_listed(listed: Listed, nodes: &[Seen]) -> QueueEntry {
+    let Listed {
+        id,
+        head,
+        waiting,
+        lease,
+    } = listed;
+    let node = nodes
+        .iter()
+        .find(|node| lease != 0 && node.lease == lease)
+        .map(|node| node.name.clone())
+        .unwrap_or_default();
     let held = waiting.iter().any(|one| one.held);
     let mut terms = head.envelope.terms;
     // An operator may have released it early.
@@ -120,6 +134,7 @@ fn entry_of_listed(listed: Listed) -> QueueEntry {
         held,
         pending,
         terms,
+        node,
     }
 }
 
@@ -164,9 +179,12 @@ impl Core {
             .list(filter, after.unwrap_or_default(), limit)
             .await
             .map_err(away)?;
+        let nodes = self
+            .seen_nodes(listed.iter().any(|one| one.lease != 0))
+            .await?;
         let mut entries: Vec<QueueEntry> = listed
             .into_iter()
-            .map(entry_of_listed)
+            .map(|listed| entry_of_listed(listed, &nodes))
             .chain(fresh)
             .collect();
         entries.sort_by_key(|entry| entry.id);
@@ -174,6 +192,59 @@ impl Core {
         entries.truncate(limit as usize);
         shorten(&mut entries);
         Ok(entries)
+    }
+
+    /// The nodes, if somebody wants to know.
+    async fn seen_nodes(&self, wanted: bool) -> Result<Vec<Seen>, Fault> {
+        if !wanted {
+            return Ok(Vec::new());
+        }
+        let db = self.table.db().await.map_err(away)?;
+        node::all(db).await.map_err(away)
+    }
+
+    /// See [`ipc::api::queued::QueueNodes`].
+    ///
+    /// # Errors
+    /// Temporary: the queue table is away.
+    pub(crate) async fn nodes(&self) -> Result<Vec<QueueNode>, Fault> {
+        let own = &self.table.node;
+        let shown = |seen: Seen| QueueNode {
+            alive: seen.alive || !own.is_shared(),
+            own: seen.name == own.name,
+            name: seen.name,
+            number: seen.number,
+            began: seen.began,
+            seen: seen.seen,
+            in_journal: seen.in_journal,
+            loaded: seen.loaded,
+        };
+        let mut nodes: Vec<QueueNode> = self
+            .seen_nodes(true)
+            .await?
+            .into_iter()
+            .map(shown)
+            .collect();
+        for node in nodes.iter_mut().filter(|node| node.own) {
+            node.in_journal = self.fresh().len() as u64;
+            node.loaded = self.loaded.load(Ordering::Relaxed);
+        }
+        Ok(nodes)
+    }
+
+    /// See [`ipc::api::queued::QueueForget`].
+    ///
+    /// # Errors
+    /// Temporary: the queue table is away.
+    pub(crate) async fn forget_node(&self, name: &str) -> Result<bool, Fault> {
+        let db = self.table.db().await.map_err(away)?;
+        let forgotten =
+            name != self.table.node.name && node::forget(db, name).await.map_err(away)?;
+        if forgotten {
+            tracing::info!(node = name, "forgotten by the operator");
+            self.due.notify_one();
+        }
+        Ok(forgotten)
     }
 
     /// A message of journal or table, and what is shown of it.
@@ -197,8 +268,9 @@ impl Core {
                     .pop();
                 let listed = listed
                     .ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no message {id}")))?;
-                let message = Message::new(id, listed.head.clone(), Home::Table, None);
-                (Arc::new(message), entry_of_listed(listed))
+                let message = Message::new(id, listed.head.clone(), Home::Table(0), None);
+                let nodes = self.seen_nodes(listed.lease != 0).await?;
+                (Arc::new(message), entry_of_listed(listed, &nodes))
             }
         })
     }
@@ -213,7 +285,7 @@ impl Core {
         let mut header = content.prefix.clone();
         match &content.body {
             Some(body) => header.extend_from_slice(body.get(..HEADER).unwrap_or(body)),
-            None => header.extend(self.read_body(&message, HEADER as u64)?),
+            None => header.extend(self.read_body(&message, HEADER as u64).await?),
         }
         let end = memchr::memmem::find(&header, b"\r\n\r\n").map_or(header.len(), |end| end + 2);
         header.truncate(end.min(HEADER));
@@ -307,7 +379,7 @@ impl Core {
     }
 
     async fn bounce(self: &Arc<Self>, listed: Listed, filter: &QueueFilter) {
-        let message = Arc::new(Message::new(listed.id, listed.head, Home::Table, None));
+        let message = Arc::new(Message::new(listed.id, listed.head, Home::Table(0), None));
         let wanted = filter.recipient.as_deref().map(normal);
         let concerned = |waiting: &Waiting| {
             let recipient = message

@@ -1,10 +1,11 @@
 //! The queue itself: what it holds, and how a message comes in.
 
-use crate::config::Config;
+use crate::config::{Ack, Config};
 use crate::counters::Counters;
 use crate::ids::Ids;
 use crate::local::Locals;
 use crate::message::{Content, Fresh, Home, Job, Message};
+use crate::node::Node;
 use crate::peers::Peers;
 use crate::policies::Policies;
 use crate::record::{self, Head, Note};
@@ -15,6 +16,7 @@ use crate::rule::Rules;
 use crate::seen::{Look, Seen, outcome_of};
 use crate::spool::Spool;
 use crate::table::{LOCAL, Table, Waiting};
+use crate::table_change::{Change, NotMade, Settled};
 use crate::table_writer::TableWriter;
 use crate::writer::{Caps, Entry, Writer};
 use ipc::api::queued::{Commit, Right};
@@ -80,6 +82,8 @@ pub struct Core {
     fresh: Mutex<BTreeMap<QueueId, Arc<Message>>>,
     seen: Mutex<Seen>,
     memory: AtomicU64,
+    /// Whether the table could not take a message in the last time.
+    table_away: AtomicBool,
     /// Attempts under way.
     attempts: AtomicU64,
     /// What an earlier run left.
@@ -173,6 +177,14 @@ impl Core {
             bytes: config.batch_bytes.max(1),
             backlog: config.commit_backlog.max(1),
         };
+        let shared = !url.starts_with("sqlite:");
+        let node = Node::open(
+            &config.node,
+            Some(&directory.join("node")),
+            config.lease,
+            shared,
+        )
+        .map_err(disk("the node's file"))?;
         let (table_writer, changes) = TableWriter::new();
         let ids =
             Ids::open(&directory.join("ids"), highest).map_err(disk("the mark of queue ids"))?;
@@ -188,7 +200,7 @@ impl Core {
             ids,
             reader: journal.reader(),
             spool,
-            table: Table::new(url, config.node.clone()),
+            table: Table::new(url, node),
             table_writer,
             reporter: Reporter {
                 hostname: hostname.to_owned(),
@@ -211,6 +223,7 @@ impl Core {
             fresh: Mutex::default(),
             seen: Mutex::new(seen),
             memory: AtomicU64::new(0),
+            table_away: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
             left: Mutex::new(Left {
                 messages: replay,
@@ -226,6 +239,7 @@ impl Core {
 
     /// Begins to deliver: first what an earlier run left.
     pub fn start(self: &Arc<Self>) {
+        tokio::spawn(crate::pulse::run(Arc::clone(self)));
         tokio::spawn(crate::replay::run(Arc::clone(self)));
         tokio::spawn(crate::loader::run(Arc::clone(self)));
     }
@@ -255,9 +269,15 @@ impl Core {
         self.stopping.send_replace(true);
         // What another host has just taken should be known to have it.
         let begin = Instant::now();
+        let mut renewed = begin;
         while self.attempts.load(Ordering::Relaxed) > 0 && begin.elapsed() < DRAIN {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            if renewed.elapsed() >= self.table.node.pulse() {
+                renewed = Instant::now();
+                self.renew().await;
+            }
         }
+        self.leave().await;
         let core = Arc::clone(self);
         let closed = tokio::task::spawn_blocking(move || {
             core.writer.close();
@@ -266,6 +286,38 @@ impl Core {
         if let Ok(Err(error)) = closed.await {
             tracing::warn!(%error, "the mark of queue ids");
         }
+    }
+
+    /// Keeps the lease while the last attempts are under way.
+    async fn renew(&self) {
+        let node = &self.table.node;
+        if !node.is_shared() || node.lease().is_none() {
+            return;
+        }
+        let renewed = async { node.renew(self.table.db().await?, 0, 0).await };
+        if let Ok(Err(error)) = tokio::time::timeout(node.pulse(), renewed).await {
+            tracing::warn!(%error, "this node's lease is not renewed");
+        }
+    }
+
+    /// Gives back what this node has leased, so that others need not wait for the end of the lease.
+    async fn leave(&self) {
+        if self.table.node.lease().is_none() {
+            return;
+        }
+        let left = async { self.table.node.leave(self.table.db().await?).await };
+        match tokio::time::timeout(Duration::from_secs(5), left).await {
+            Ok(Err(error)) => tracing::warn!(%error, "this node's lease is not given back"),
+            Err(_) => {
+                tracing::warn!("this node's lease is not given back: the queue table is away")
+            }
+            Ok(Ok(())) => {}
+        }
+    }
+
+    /// Whether this node may not work on a message of the table any more.
+    pub(crate) fn is_stale(&self, message: &Message) -> bool {
+        matches!(message.home, Home::Table(lease) if lease != 0 && !self.table.node.holds(lease))
     }
 
     /// Waits until the queue ends.
@@ -303,7 +355,12 @@ impl Core {
     /// # Errors
     /// Busy: the disk is full. Temporary: it fails.
     pub fn reserve(&self, count: u32) -> Result<QueueId, Fault> {
-        self.ids.reserve(count, now_ms()).map_err(|error| {
+        let node = self
+            .table
+            .node
+            .number()
+            .map_err(|error| Fault::new(FaultKind::Temporary, error.to_string()))?;
+        self.ids.reserve(count, now_ms(), node).map_err(|error| {
             tracing::error!(%error, "the mark of queue ids");
             Fault::new(kind_of(&error), format!("the mark of queue ids: {error}"))
         })
@@ -436,6 +493,13 @@ impl Core {
     ) -> Result<(), Fault> {
         self.check_room()?;
         let Allowed { relay, sign } = self.check(caller, &call).await?;
+        if self.config.ack == Ack::Sql && self.ids.is_earlier(call.id) {
+            // Committed before a restart, perhaps, and not done: then it is there.
+            let known = self.table.known(&[call.id]).await.map_err(away)?;
+            if !known.is_empty() {
+                return Ok(());
+            }
+        }
         let slot = match &call.body {
             Body::Inline(octets) if octets.len() > Body::INLINE_MAX => {
                 return Err(Fault::new(
@@ -491,7 +555,10 @@ impl Core {
             prefix: call.prefix.0,
             body,
         };
-        let accepted = self.accept(vec![fresh], Vec::new()).await;
+        let accepted = match self.config.ack {
+            Ack::Journal => self.accept(vec![fresh], Vec::new()).await,
+            Ack::Sql => self.accept_in_table(fresh).await,
+        };
         if accepted.is_err() && slot.is_some() {
             self.spool.remove(call.id);
         }
@@ -550,6 +617,88 @@ impl Core {
         Ok(())
     }
 
+    /// Writes a message to the queue table, and begins to deliver it under this node's lease, if there is room in memory.
+    async fn accept_in_table(self: &Arc<Self>, fresh: Fresh) -> Result<(), Fault> {
+        let id = fresh.id;
+        let lease = self.table.node.needed().map_err(away)?;
+        if fresh.head.spooled && self.shares_bodies() {
+            self.share_body(id, fresh.head.body_len).await?;
+        }
+        let mut parked = self.parked(fresh, 0);
+        let now = now();
+        let later = parked.recipients.iter().all(|waiting| waiting.due > now);
+        let room = self.loaded.load(Ordering::Relaxed) < self.config.loaded as u64;
+        let begun = (room && !later).then(|| {
+            parked.lease = lease.cast_signed();
+            parked.clone()
+        });
+        let indexes = parked.recipients.iter().map(|one| one.index).collect();
+        let head = parked.head.clone();
+        let change = Change::Accept(Box::new(parked));
+        if let Err(NotMade { error, in_doubt }) = self.table_writer.change(change).await {
+            if !self.table_away.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "the queue table is away: nothing is accepted");
+            }
+            if in_doubt {
+                self.disown(id, indexes);
+            }
+            return Err(away(error));
+        }
+        if self.table_away.swap(false, Ordering::Relaxed) {
+            tracing::info!("the queue table is back");
+        }
+        self.table.count.fetch_add(1, Ordering::Relaxed);
+        log_queued(id, &head);
+        let Some(begun) = begun else {
+            self.due.notify_one();
+            return Ok(());
+        };
+        let content = Content {
+            prefix: begun.prefix,
+            body: begun.body,
+        };
+        let content = self.keep(Some(content));
+        let message = Arc::new(Message::new(id, begun.head, Home::Table(lease), content));
+        for job in jobs(&message, begun.recipients) {
+            self.loaded.fetch_add(1, Ordering::Relaxed);
+            self.dispatch(job);
+        }
+        Ok(())
+    }
+
+    /// A message that was refused may be in the table all the same: it goes, so that it is not there twice when its sender comes
+    /// again.
+    fn disown(self: &Arc<Self>, id: QueueId, done: Vec<u16>) {
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            let settled = Settled {
+                id,
+                done,
+                pieces: core.shares_bodies(),
+                ..Settled::default()
+            };
+            core.settle_surely(settled, Vec::new()).await;
+        });
+    }
+
+    /// What of a message's octets may stay in memory.
+    pub(crate) fn keep(&self, content: Option<Content>) -> Option<Content> {
+        let weight = content.as_ref().map_or(0, Content::weight);
+        let held = self.memory.fetch_add(weight, Ordering::Relaxed) + weight;
+        if held > self.config.memory {
+            // It is read again from where it is kept.
+            self.memory.fetch_sub(weight, Ordering::Relaxed);
+            None
+        } else {
+            content
+        }
+    }
+
+    /// Octets that are not in memory any more.
+    pub(crate) fn memory_less(&self, octets: u64) {
+        self.memory.fetch_sub(octets, Ordering::Relaxed);
+    }
+
     /// Begins to deliver a message of the journal.
     pub(crate) fn begin(
         self: &Arc<Self>,
@@ -559,19 +708,8 @@ impl Core {
         content: Option<Content>,
         note: &Note,
     ) {
-        let weight = content.as_ref().map_or(0, Content::weight);
-        let held = self.memory.fetch_add(weight, Ordering::Relaxed) + weight;
-        let content = if held > self.config.memory {
-            // It is read again from the journal.
-            self.memory.fetch_sub(weight, Ordering::Relaxed);
-            None
-        } else {
-            content
-        };
-        tracing::info!(
-            %id, trace = %head.trace, from = %record::reverse_path(head.envelope.sender.as_ref()),
-            recipients = head.envelope.recipients.len(), size = head.size(), origin = %head.origin, "queued"
-        );
+        let content = self.keep(content);
+        log_queued(id, &head);
         let recipients = self.waiting(&head, note);
         let message = Arc::new(Message::new(id, head, home, content));
         let many = {
@@ -619,8 +757,7 @@ impl Core {
         if self.fresh().remove(&message.id).is_some() {
             self.counters.in_journal.change(-1);
         }
-        self.memory
-            .fetch_sub(message.forget_content(), Ordering::Relaxed);
+        self.memory_less(message.forget_content());
     }
 
     /// Octets of accepted messages in memory.
@@ -647,7 +784,7 @@ impl Core {
                     body: (!head.spooled).then(|| body.to_vec()),
                 }
             }
-            Home::Table => {
+            Home::Table(_) => {
                 let found = self
                     .table
                     .content(message.id)
@@ -660,6 +797,17 @@ impl Core {
         };
         Ok(Arc::new(content))
     }
+}
+
+fn away(error: sql::Error) -> Fault {
+    Fault::new(FaultKind::Temporary, format!("the queue table: {error}"))
+}
+
+fn log_queued(id: QueueId, head: &Head) {
+    tracing::info!(
+        %id, trace = %head.trace, from = %record::reverse_path(head.envelope.sender.as_ref()),
+        recipients = head.envelope.recipients.len(), size = head.size(), origin = %head.origin, "queued"
+    );
 }
 
 /// What a failure of the disk means to a caller.

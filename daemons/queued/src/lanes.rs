@@ -479,7 +479,7 @@ mod tests {
             listener: String::new(),
         };
         Job {
-            message: Arc::new(Message::new(QueueId(id), head, Home::Table, None)),
+            message: Arc::new(Message::new(QueueId(id), head, Home::Table(0), None)),
             destination: destination.to_owned(),
             route: None,
             recipients: Vec::new(),

@@ -13,6 +13,8 @@
 //!   with the backlog.
 //! - **Rules** send certain mail another way, by another schedule or at another speed. Where they change how a destination is
 //!   spoken to, its mail stands in a queue of its own (`example.net/bulk`).
+//! - **Several nodes** may share the table: each works on what bears its lease, and what it settles counts only as long as it does.
+//!   With `ack = "sql"` a message is in the shared table before it is acknowledged, and needs this node's disk no more.
 //! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
 //! - **Reports that reportd has due** are fetched, committed as messages of our own, and then settled with it.
 //! - **Policies of MTA-STS** that relayd has found are remembered in the queue's database, and go along with the next message to their domain.
@@ -23,8 +25,8 @@
 //!
 //! SECURITY: user `posthouse-queue`; no network but that to a shared queue table; writes its state directory `queue` only.
 //! Serves smtpd (ReserveIds, OpenSpool, ReadSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
-//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain). Calls deliverd, relayd, keyd and reportd (ClaimReport,
-//! SettleReport). A message with recipients
+//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain, QueueNodes, QueueForget). Calls deliverd, relayd, keyd
+//! and reportd (ClaimReport, SettleReport). A message with recipients
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
 //!
@@ -33,10 +35,12 @@
 //!
 //! RECOVERY: killed at any moment, it loses nothing that it acknowledged. The journal is read at start and what is in it is
 //! delivered again; deliverd takes nothing twice. What another host took just before may be sent to it twice (RFC 1047). The
-//! queue table's word counts for messages that are in both. Files in the spool that belong to no message are removed. A damaged
+//! queue table's word counts for messages that are in both. What a node that shares the table had leased is another's when the lease
+//! is over. Files in the spool that belong to no message are removed. A damaged
 //! journal segment is reported and kept as `journal/*.damaged`.
 #![forbid(unsafe_code)]
 
+mod bodies;
 mod by_priority;
 mod config;
 mod control;
@@ -50,9 +54,11 @@ mod lanes;
 mod loader;
 mod local;
 mod message;
+mod node;
 mod pace;
 mod peers;
 mod policies;
+mod pulse;
 mod record;
 mod redact;
 mod relays;
@@ -67,12 +73,13 @@ mod service;
 mod settle;
 mod spool;
 mod table;
+mod table_change;
 mod table_control;
 mod table_writer;
 mod waiting;
 mod writer;
 
-pub use config::Config;
+pub use config::{Ack, Config};
 pub use core::Core;
 pub use pace::Rate;
 pub use peers::{Daemons, Peers};
@@ -91,6 +98,12 @@ use types::Role;
 /// A rule that makes no sense.
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
     rule::Rules::new(&config.rule).map_err(Failure::new)?;
+    if config.lease < 2 {
+        return Err(Failure::new("queued.lease is at least 2 seconds"));
+    }
+    if config.node.is_empty() || config.node.len() > 200 {
+        return Err(Failure::new("queued.node is a name of 1 to 200 octets"));
+    }
     Ok(Needs {
         servers: config.database != "sqlite" && !config.database.starts_with("sqlite:"),
         ..Needs::default()

@@ -90,6 +90,10 @@ impl Locals {
 
 async fn attempt(core: &Arc<Core>, job: Job) {
     let _busy = core.busy();
+    if core.is_stale(&job.message) {
+        core.let_go(&job, false);
+        return;
+    }
     if let Some(ends) = core.steered(&job) {
         core.settle(job, ends, Vec::new()).await;
         return;
@@ -150,7 +154,7 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<(Delivered, Vec<File>), 
     drop(content);
     let mut pauses = PAUSES.iter();
     loop {
-        let file = core.open_body(message)?;
+        let file = core.open_body(message).await?;
         match core.peers.deliver_posts(&call, file).await {
             Err(fault) if fault.is_temporary() => {
                 let Some(pause) = pauses.next() else {
@@ -394,7 +398,10 @@ async fn redirect(
     let content = core.content(message).await.map_err(unavailable)?;
     let header = match &content.body {
         Some(body) => body.clone(),
-        None => core.read_body(message, 64 * 1024).map_err(unavailable)?,
+        None => core
+            .read_body(message, 64 * 1024)
+            .await
+            .map_err(unavailable)?,
     };
     if is_loop(
         &content.prefix,

@@ -26,8 +26,8 @@ impl Content {
 pub(crate) enum Home {
     /// In the journal: before its first attempts are over.
     Journal(Position),
-    /// In the queue table.
-    Table,
+    /// In the queue table, worked on under this lease; 0: not leased, somebody looks at it.
+    Table(u64),
 }
 
 /// What an operator wants of a message that is under way.

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use types::{Body, Enhanced, Octets, Outcome, Status, Terms};
 
 /// Seconds until another attempt when relayd itself was away: that says nothing about the destination.
@@ -23,6 +24,8 @@ const TICK: u64 = 50;
 #[derive(Debug)]
 pub(crate) struct Relays {
     lanes: Mutex<Lanes>,
+    /// Attempts that are not settled yet: under way, or over and not written down. That many may be made again after a crash.
+    unsettled: Arc<Semaphore>,
     /// When somebody looks after lanes that keep a rate, in milliseconds since 1970; `u64::MAX` if nobody does.
     alarm: AtomicU64,
 }
@@ -55,6 +58,12 @@ impl Relays {
                 backlog: config.destination_backlog.max(1),
                 slow_after: config.slow_after.saturating_mul(1000),
             })),
+            unsettled: Arc::new(Semaphore::new(
+                config
+                    .remote_concurrency
+                    .clamp(1, Semaphore::MAX_PERMITS / 2)
+                    * 2,
+            )),
             alarm: AtomicU64::new(u64::MAX),
         }
     }
@@ -164,6 +173,9 @@ struct Place {
 
 async fn attempt(core: Arc<Core>, begun: Begun) {
     let _busy = core.busy();
+    let unsettled = Arc::clone(&core.relays.unsettled);
+    // It is never closed.
+    let unsettled = unsettled.acquire_owned().await.ok();
     let Begun { name, job, speed } = begun;
     let (destination, plain) = (job.destination.clone(), job.route.is_none());
     let place = Place {
@@ -173,6 +185,11 @@ async fn attempt(core: Arc<Core>, begun: Begun) {
     };
     let probe = job.probe;
     let began = Instant::now();
+    if core.is_stale(&job.message) {
+        core.relays.ended(&core, &place, &Verdict::Unknown, 0);
+        core.let_go(&job, false);
+        return;
+    }
     let steered = core.steered(&job);
     let (verdict, ends) = match steered {
         Some(ends) => (Verdict::Unknown, ends),
@@ -198,6 +215,7 @@ async fn attempt(core: Arc<Core>, begun: Begun) {
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let turn = core.relays.ended(&core, &place, &verdict, took);
     core.settle(job, ends, Vec::new()).await;
+    drop(unsettled);
     let mark = match turn {
         Turn::Dead {
             waiting,
@@ -300,7 +318,7 @@ async fn relay(core: &Arc<Core>, job: &Job) -> Result<Relayed, Fault> {
         policy,
     };
     drop(content);
-    let file = core.open_body(message)?;
+    let file = core.open_body(message).await?;
     let mut relayed = core.peers.relay(&call, file).await?;
     if let Some(policy) = relayed.policy.take() {
         core.policies.learn(&core.table, domain, policy).await;

@@ -28,18 +28,29 @@ pub(crate) async fn run(core: Arc<Core>) {
         let Some(tabled) = known(&core, &ids).await else {
             return;
         };
+        let mut freed = Vec::new();
         for (id, records) in batch {
             if tabled.contains(id) {
-                core.writer.later(vec![Entry::free(id.0)], true);
+                freed.push(Entry::free(id.0));
             } else if let Err(error) = begin(&core, *id, records) {
                 tracing::error!(%id, error, "a message of the journal cannot be read: it stays there");
             }
+        }
+        if !freed.is_empty() && !core.free_surely(freed).await {
+            return;
         }
         while core.locals.backlog() > BATCH && !*core.stopping.borrow() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
     core.replayed.send_replace(true);
+    // The journal knows by now that the table has these.
+    if known(&core, &[]).await.is_none() {
+        return;
+    }
+    for id in core.table.take_unconfirmed() {
+        core.confirm_known(id).await;
+    }
     remove_orphans(&core, &bodies).await;
 }
 

@@ -1,16 +1,17 @@
 //! The tables of deferred mail.
 //!
 //! `queue_recipient` is the work: one row for each recipient that is not done, with the destination that serves it, when it is
-//! due, and who has it leased until when. `queue_message` is what is delivered. `queue_destination` has a row for each
+//! due, and under which lease it is worked on. `queue_node` has the leases: one for each node, which it renews while it lives.
+//! `queue_message` is what is delivered. `queue_destination` has a row for each
 //! destination with work and says when to look at it again, so that neither a dead destination nor its backlog costs
-//! anything until then.
+//! anything until then. `queue_piece` has the bodies that are too large for a row, where several nodes need them.
 
 use sql::Migration;
 
 /// The name of the schema.
 pub(crate) const COMPONENT: &str = "queue";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[DEFERRED, ORDER];
+pub(crate) const MIGRATIONS: &[Migration] = &[DEFERRED, ORDER, NODES];
 
 const DEFERRED: Migration = Migration {
     version: 1,
@@ -68,5 +69,34 @@ const ORDER: Migration = Migration {
         // Figures are read from these, and never from the messages.
         "CREATE INDEX {if_not_exists} queue_message_size ON queue_message (size)",
         "CREATE INDEX {if_not_exists} queue_message_arrived ON queue_message (arrived)",
+    ],
+};
+
+/// A row's `lease` is 0 if nobody works on it, the lease of the node that does, or -1 less the number of a node in whose journal it
+/// still is. `lease_owner` and `lease_until` are not used any more.
+const NODES: Migration = Migration {
+    version: 3,
+    name: "nodes that share the table",
+    statements: &[
+        "ALTER TABLE queue_recipient ADD COLUMN lease {bigint} NOT NULL DEFAULT 0",
+        "CREATE TABLE IF NOT EXISTS queue_node (
+            name {key} NOT NULL PRIMARY KEY,
+            number {bigint} NOT NULL,
+            instance {key} NOT NULL,
+            lease {bigint} NOT NULL,
+            lease_until {bigint} NOT NULL,
+            began {bigint} NOT NULL,
+            seen {bigint} NOT NULL,
+            in_journal {bigint} NOT NULL,
+            loaded {bigint} NOT NULL
+        ) {table}",
+        "CREATE UNIQUE INDEX {if_not_exists} queue_node_number ON queue_node (number)",
+        "CREATE TABLE IF NOT EXISTS queue_piece (
+            id {bigint} NOT NULL,
+            seq {bigint} NOT NULL,
+            written {bigint} NOT NULL,
+            octets {blob} NOT NULL,
+            PRIMARY KEY (id, seq)
+        ) {table}",
     ],
 };

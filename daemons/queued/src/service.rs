@@ -3,8 +3,9 @@
 use crate::core::Core;
 use crate::table_control::Action;
 use ipc::api::queued::{
-    CloseSpool, Commit, OpenSpool, QueueExplain, QueueHold, QueueList, QueueRelease, QueueRemove,
-    QueueReroute, QueueRetry, QueueShow, QueueStats, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
+    CloseSpool, Commit, OpenSpool, QueueExplain, QueueForget, QueueHold, QueueList, QueueNodes,
+    QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats, ReadSpool, ReserveIds,
+    ReservedIds, SpoolSlot,
 };
 use ipc::{Context, Fault, FaultKind, Router};
 use std::sync::Arc;
@@ -86,6 +87,8 @@ fn control(core: &Arc<Core>, router: Router) -> Router {
         reroute,
         stats,
         explain,
+        nodes,
+        forget,
     ] = std::array::from_fn(|_| Arc::clone(core));
     router
         .on(move |_, call: QueueList| {
@@ -122,6 +125,14 @@ fn control(core: &Arc<Core>, router: Router) -> Router {
         .on(move |_, call: QueueExplain| {
             let core = Arc::clone(&explain);
             async move { core.explain(call.id).await }
+        })
+        .on(move |_, _: QueueNodes| {
+            let core = Arc::clone(&nodes);
+            async move { core.nodes().await }
+        })
+        .on(move |_, call: QueueForget| {
+            let core = Arc::clone(&forget);
+            async move { core.forget_node(&call.name).await }
         })
         .on(move |_, _: QueueStats| {
             let core = Arc::clone(&stats);

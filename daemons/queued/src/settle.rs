@@ -7,12 +7,11 @@ use crate::message::{End, Fresh, Home, Job, Message};
 use crate::record::{self, Head, Note};
 use crate::redact;
 use crate::report::{Composed, Event, Returned, Subject};
-use crate::table::{Change, LOCAL, Parked, Settled, Waiting};
+use crate::table::{LOCAL, Parked, Waiting};
+use crate::table_change::{Change, Made, NotMade, Settled};
 use crate::writer::Entry;
-use ipc::{Fault, FaultKind};
+use ipc::api::queued::QueueFilter;
 use journal::Kind;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -77,26 +76,6 @@ impl Core {
             }
         };
         Some(vec![end; job.recipients.len()])
-    }
-
-    /// The file of a body that is in the spool.
-    pub(crate) fn open_body(&self, message: &Message) -> Result<Option<File>, Fault> {
-        if !message.head.spooled {
-            return Ok(None);
-        }
-        let file = self.spool.read(message.id);
-        file.map(Some)
-            .map_err(|error| Fault::new(FaultKind::Temporary, format!("the spool: {error}")))
-    }
-
-    /// The first octets of a body that is in the spool.
-    pub(crate) fn read_body(&self, message: &Message, most: u64) -> Result<Vec<u8>, Fault> {
-        let fault =
-            |error: std::io::Error| Fault::new(FaultKind::Temporary, format!("the spool: {error}"));
-        let file = self.spool.read(message.id).map_err(fault)?;
-        let mut octets = vec![0; usize::try_from(message.head.body_len.min(most)).unwrap_or(0)];
-        file.read_exact_at(&mut octets, 0).map_err(fault)?;
-        Ok(octets)
     }
 
     fn sort(&self, job: &mut Job, ends: Vec<End>) -> Sorted {
@@ -174,7 +153,7 @@ impl Core {
         fresh.extend(self.reports(&job.message, &sorted.subjects).await);
         match job.message.home {
             Home::Journal(_) => self.settle_journal(&job, sorted, fresh).await,
-            Home::Table => self.settle_table(&job, sorted, fresh).await,
+            Home::Table(lease) => self.settle_table(&job, lease, sorted, fresh).await,
         }
     }
 
@@ -256,52 +235,117 @@ impl Core {
         }
     }
 
-    async fn settle_table(self: &Arc<Self>, job: &Job, sorted: Sorted, fresh: Vec<Fresh>) {
-        if !fresh.is_empty() && !self.accept_surely(fresh, None).await {
-            return;
-        }
-        let id = job.message.id;
+    async fn settle_table(
+        self: &Arc<Self>,
+        job: &Job,
+        lease: u64,
+        sorted: Sorted,
+        fresh: Vec<Fresh>,
+    ) {
         let mut again = sorted.again;
         again.extend(sorted.remote);
         let settled = Settled {
-            id,
+            id: job.message.id,
+            lease,
             done: sorted.done,
             again,
+            pieces: job.message.head.spooled && self.shares_bodies(),
+            ..Settled::default()
         };
+        let made = self.settle_surely(settled, fresh).await;
+        match made {
+            Some(Made::Gone) => {
+                let _ = self
+                    .table
+                    .count
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                        Some(n.saturating_sub(1))
+                    });
+            }
+            Some(Made::Fenced) => {
+                tracing::warn!(
+                    id = %job.message.id, trace = %job.message.head.trace,
+                    "another node has it since, or it was removed: what came of this attempt does not count"
+                );
+            }
+            Some(Made::Done) | None => {}
+        }
+        self.let_go(job, made == Some(Made::Gone));
+    }
+
+    /// A job of the table is not in memory any more.
+    pub(crate) fn let_go(self: &Arc<Self>, job: &Job, gone: bool) {
+        self.memory_less(job.message.forget_content());
+        self.drop_body(&job.message, gone);
+        let before = self
+            .loaded
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_sub(1))
+            })
+            .unwrap_or(0);
+        // The loader need not be told of each.
+        if before <= self.config.loaded as u64 / 2 || before.is_multiple_of(64) {
+            self.due.notify_one();
+        }
+    }
+
+    /// Settles, with the messages that follow from it, however long it takes. `None`: the queue ended before.
+    pub(crate) async fn settle_surely(
+        self: &Arc<Self>,
+        mut settled: Settled,
+        fresh: Vec<Fresh>,
+    ) -> Option<Made> {
+        let id = settled.id;
         let mut pause = Duration::from_millis(200);
-        loop {
-            match self
-                .table_writer
-                .change(Change::Settle(settled.clone()))
-                .await
-            {
-                Ok(gone) => {
-                    if gone {
-                        let _ = self.table.count.fetch_update(
-                            Ordering::Relaxed,
-                            Ordering::Relaxed,
-                            |n| Some(n.saturating_sub(1)),
-                        );
-                        if job.message.head.spooled {
-                            self.spool.remove(id);
-                        }
+        let mut bodies = Vec::new();
+        for one in fresh {
+            if one.head.spooled && self.shares_bodies() {
+                while let Err(fault) = self.share_body(one.id, one.head.body_len).await {
+                    tracing::warn!(%id, %fault, "a redirected message waits for the queue table");
+                    if self.pause(&mut pause).await {
+                        return None;
                     }
-                    break;
                 }
-                Err(error) => {
+                bodies.push(one.id);
+            }
+            settled.fresh.push(self.parked(one, 0));
+        }
+        let more = settled.fresh.len() as u64;
+        loop {
+            let change = Change::Settle(Box::new(settled.clone()));
+            match self.table_writer.change(change).await {
+                Ok(made) => {
+                    for id in bodies {
+                        self.spool.remove(id);
+                    }
+                    if made != Made::Fenced && more > 0 {
+                        self.table.count.fetch_add(more, Ordering::Relaxed);
+                        self.due.notify_one();
+                    }
+                    return Some(made);
+                }
+                Err(NotMade { error, .. }) => {
                     tracing::warn!(%id, %error, "the queue table cannot be written");
                     if self.pause(&mut pause).await {
-                        break;
+                        return None;
                     }
                 }
             }
         }
-        let _ = self
-            .loaded
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                Some(n.saturating_sub(1))
-            });
-        self.due.notify_one();
+    }
+
+    /// A message of our own as it goes into the table.
+    pub(crate) fn parked(&self, fresh: Fresh, lease: i64) -> Parked {
+        let recipients = self.waiting(&fresh.head, &Note::default());
+        let body = (!fresh.head.spooled).then_some(fresh.body);
+        Parked {
+            id: fresh.id,
+            head: fresh.head,
+            prefix: fresh.prefix,
+            body,
+            recipients,
+            lease,
+        }
     }
 
     /// Moves a message from the journal to the queue table, with those of its recipients that must wait.
@@ -318,23 +362,8 @@ impl Core {
                 }
             }
         }
-        let parked = self.content(&message).await.map(|content| Parked {
-            id,
-            head: message.head.clone(),
-            prefix: content.prefix.clone(),
-            body: content.body.clone(),
-            recipients: waiting.clone(),
-        });
-        let written = match parked {
-            Ok(parked) => self
-                .table_writer
-                .change(Change::Park(Box::new(parked)))
-                .await
-                .map_err(|e| e.to_string()),
-            Err(fault) => Err(fault.to_string()),
-        };
-        match written {
-            Ok(_) => {
+        match self.write_parked(&message, &waiting).await {
+            Ok(()) => {
                 // From here on the table has it; a replay asks the table before it believes the journal. Only when this mark
                 // is durable may the table let it go.
                 if !self.mark_surely(Entry::free(id.0)).await {
@@ -342,7 +371,10 @@ impl Core {
                 }
                 self.table.count.fetch_add(1, Ordering::Relaxed);
                 self.forget(&message);
-                self.due.notify_one();
+                if self.confirm_surely(id, &waiting).await {
+                    self.drop_body(&message, false);
+                    self.due.notify_one();
+                }
             }
             Err(error) => {
                 tracing::warn!(%id, %error, "the queue table cannot be written: kept in the journal");
@@ -359,6 +391,88 @@ impl Core {
                 });
             }
         }
+    }
+
+    async fn write_parked(&self, message: &Message, waiting: &[Waiting]) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let lease = self.table.node.parking().map_err(|error| text(&error))?;
+        let content = self.content(message).await.map_err(|fault| text(&fault))?;
+        if message.head.spooled && self.shares_bodies() {
+            self.share_body(message.id, message.head.body_len)
+                .await
+                .map_err(|fault| text(&fault))?;
+        }
+        let parked = Parked {
+            id: message.id,
+            head: message.head.clone(),
+            prefix: content.prefix.clone(),
+            body: content.body.clone(),
+            recipients: waiting.to_vec(),
+            lease,
+        };
+        let change = Change::Park(Box::new(parked));
+        match self.table_writer.change(change).await {
+            Ok(_) => Ok(()),
+            Err(not) => Err(text(&not.error)),
+        }
+    }
+
+    /// Lets the table go on with a message that the journal has let go of. `false`: the queue ended before; the next run does it.
+    async fn confirm_surely(&self, id: QueueId, waiting: &[Waiting]) -> bool {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let looks = waiting
+                .iter()
+                .filter(|one| !one.held)
+                .map(|one| (one.destination.clone(), one.due))
+                .collect();
+            match self.table_writer.change(Change::Confirm(id, looks)).await {
+                Ok(_) => return true,
+                Err(NotMade { error, .. }) => {
+                    tracing::warn!(%id, %error, "the queue table cannot be written");
+                }
+            }
+            if self.pause(&mut pause).await {
+                return false;
+            }
+        }
+    }
+
+    /// Writes marks durably, however long it takes. `false`: the queue ended before.
+    pub(crate) async fn free_surely(&self, entries: Vec<Entry>) -> bool {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let again = entries.iter().map(|entry| Entry::free(entry.id)).collect();
+            match self.writer.commit(again).await {
+                Ok(_) => return true,
+                Err(fault) => tracing::warn!(%fault, "marks wait for the journal"),
+            }
+            if self.pause(&mut pause).await {
+                return false;
+            }
+        }
+    }
+
+    /// Lets the table go on with a message that an earlier run put there.
+    pub(crate) async fn confirm_known(&self, id: QueueId) {
+        let filter = QueueFilter {
+            ids: vec![id],
+            ..QueueFilter::default()
+        };
+        let mut pause = Duration::from_millis(200);
+        let listed = loop {
+            match self.table.list(&filter, QueueId(0), 1).await {
+                Ok(listed) => break listed,
+                Err(error) => tracing::warn!(%id, %error, "the queue table cannot be read"),
+            }
+            if self.pause(&mut pause).await {
+                return;
+            }
+        };
+        for one in listed {
+            self.confirm_surely(id, &one.waiting).await;
+        }
+        self.due.notify_one();
     }
 
     /// As [`Core::park`], for a task of its own.
@@ -381,7 +495,7 @@ impl Core {
     }
 
     /// Waits longer and longer; whether the queue ends.
-    async fn pause(&self, pause: &mut Duration) -> bool {
+    pub(crate) async fn pause(&self, pause: &mut Duration) -> bool {
         let stopped = tokio::time::timeout(*pause, self.stopped()).await.is_ok();
         *pause = (*pause * 2).min(Duration::from_secs(30));
         stopped
@@ -531,7 +645,7 @@ impl Core {
                 } else {
                     HEADER_MAX
                 };
-                octets.extend(self.read_body(message, most).unwrap_or_default());
+                octets.extend(self.read_body(message, most).await.unwrap_or_default());
             }
         }
         octets

@@ -197,6 +197,21 @@ impl Spool {
         File::open(self.path(id))
     }
 
+    /// Begins a file for a body that comes from elsewhere.
+    pub(crate) fn fetch(&self) -> io::Result<Fetched<'_>> {
+        let path = self.slot_path(self.next.fetch_add(1, Ordering::Relaxed));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Fetched {
+            spool: self,
+            file,
+            path: Some(path),
+        })
+    }
+
     /// Copies the body of a message for another one, by a second name of the same file.
     pub(crate) fn link(&self, from: QueueId, to: QueueId) -> io::Result<()> {
         match std::fs::hard_link(self.path(from), self.path(to)) {
@@ -244,6 +259,43 @@ impl Spool {
     /// Octets of all bodies, about.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A body that is being fetched: a slot of nobody, removed unless it is kept. It need not survive the machine.
+#[derive(Debug)]
+pub(crate) struct Fetched<'a> {
+    spool: &'a Spool,
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl Fetched<'_> {
+    pub(crate) fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut self.file, octets)
+    }
+
+    /// Makes it the body of a message.
+    pub(crate) fn keep(mut self, id: QueueId) -> io::Result<()> {
+        let Some(path) = self.path.take() else {
+            return Ok(());
+        };
+        let kept = std::fs::rename(&path, self.spool.path(id));
+        if kept.is_err() {
+            self.path = Some(path);
+        } else {
+            let size = self.file.metadata().map_or(0, |meta| meta.size());
+            self.spool.bytes.fetch_add(size, Ordering::Relaxed);
+        }
+        kept
+    }
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

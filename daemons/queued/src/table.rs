@@ -1,10 +1,13 @@
-//! The queue table: mail that waits. See [`crate::schema`].
+//! The queue table: mail that waits. See [`crate::schema`]; how it is changed is in [`crate::table_change`].
 
+use crate::message::Content;
+use crate::node::Node;
 use crate::record::{self, Head};
 use crate::schema::{COMPONENT, MIGRATIONS};
 use sql::{Db, Error, Kind, Options, Row, Tx, Value, args};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use types::{QueueId, Status};
 
@@ -22,6 +25,8 @@ pub(crate) struct Parked {
     /// `None` if it is in the spool.
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) recipients: Vec<Waiting>,
+    /// 0: anybody's; a lease; or that of [`Node::parking`].
+    pub(crate) lease: i64,
 }
 
 /// A recipient that waits. Times are in seconds since 1970.
@@ -44,6 +49,16 @@ pub(crate) struct Waiting {
     pub(crate) not_before: u64,
 }
 
+/// A message of which recipients are leased, and these.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) id: QueueId,
+    pub(crate) head: Head,
+    pub(crate) waiting: Vec<Waiting>,
+    /// Its octets, if they were read along.
+    pub(crate) content: Option<Content>,
+}
+
 /// A destination that is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
@@ -51,69 +66,85 @@ pub(crate) struct Due {
     pub(crate) failures: u32,
 }
 
-/// What became of recipients of a message in the table.
-#[derive(Clone, Debug)]
-pub(crate) struct Settled {
-    pub(crate) id: QueueId,
-    pub(crate) done: Vec<u16>,
-    /// With their new times. Their destination may be another one now.
-    pub(crate) again: Vec<Waiting>,
-}
-
-/// What is asked of the table's writer.
-#[derive(Debug)]
-pub(crate) enum Change {
-    Park(Box<Parked>),
-    Settle(Settled),
-}
-
 /// The table. It may be away when queued starts, and is opened when it is first needed.
 #[derive(Debug)]
 pub(crate) struct Table {
     url: String,
-    node: String,
+    pub(crate) node: Node,
     db: OnceCell<Db>,
-    /// Messages in it, about: those that were there at first, and what this node puts in and takes out.
+    /// Messages in it, about: counted now and then, and what this node puts in and takes out.
     pub(crate) count: AtomicU64,
+    /// Messages of an earlier run of which the journal may not know that they are here.
+    unconfirmed: Mutex<Vec<QueueId>>,
 }
 
-fn malformed(_: record::RecordError) -> Error {
+pub(crate) fn malformed(_: record::RecordError) -> Error {
     Error::new(Kind::Corrupt, "a row of the queue table cannot be read")
 }
 
-fn number(value: u64) -> Value {
+pub(crate) fn number(value: u64) -> Value {
     Value::from(value)
 }
 
 impl Table {
-    pub(crate) fn new(url: String, node: String) -> Self {
+    pub(crate) fn new(url: String, node: Node) -> Self {
         Self {
             url,
             node,
             db: OnceCell::new(),
             count: AtomicU64::new(0),
+            unconfirmed: Mutex::default(),
         }
     }
 
-    /// The database, opened and migrated.
+    /// The database, opened and migrated, with a lease for this node.
     pub(crate) async fn db(&self) -> Result<&Db, Error> {
         self.db
             .get_or_try_init(|| async {
-                let options = Options { max_connections: 4, mmap_mib: 0, cache_kib: 2048, ..Options::writer() };
+                let options = Options {
+                    max_connections: 5,
+                    mmap_mib: 0,
+                    cache_kib: 2048,
+                    // A node that is stopped in the middle of a transaction must not stop the others.
+                    patience: Some(self.node.span()),
+                    ..Options::writer()
+                };
                 let db = Db::open(&self.url, &options).await?;
                 sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
-                // What an earlier run of this node had in its hands.
+                let joined = self.node.join(&db).await?;
+                self.unconfirmed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(joined.unconfirmed);
                 db.execute(
-                    "UPDATE queue_recipient SET lease_until = 0, lease_owner = NULL WHERE lease_owner = ?",
-                    args![self.node.as_str()],
+                    "UPDATE queue_destination SET next = 0 WHERE failures = 0",
+                    args![],
                 )
                 .await?;
-                db.execute("UPDATE queue_destination SET next = 0 WHERE failures = 0", args![]).await?;
-                let count = db.fetch_optional("SELECT COUNT(*) FROM queue_message", args![]).await?;
-                self.count.store(count.map_or(Ok(0), |row| row.u64(0))?, Ordering::Relaxed);
+                self.recount(&db).await?;
                 Ok(db)
             })
             .await
+    }
+
+    /// Counts the messages: other nodes put some in and take some out.
+    pub(crate) async fn recount(&self, db: &Db) -> Result<(), Error> {
+        let count = db
+            .fetch_optional("SELECT COUNT(*) FROM queue_message", args![])
+            .await?;
+        self.count
+            .store(count.map_or(Ok(0), |row| row.u64(0))?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// See [`crate::node::Joined`]. Given once.
+    pub(crate) fn take_unconfirmed(&self) -> Vec<QueueId> {
+        std::mem::take(
+            &mut *self
+                .unconfirmed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Which of these messages it has.
@@ -129,149 +160,6 @@ impl Table {
             )
             .await?;
         rows.iter().map(|row| row.u64(0).map(QueueId)).collect()
-    }
-
-    /// Makes all changes in one transaction. Gives the messages of which nothing is left.
-    pub(crate) async fn change(&self, changes: &[Change]) -> Result<Vec<QueueId>, Error> {
-        let mut tx = self.db().await?.begin().await?;
-        self.park(&mut tx, changes).await?;
-        let mut touched = BTreeSet::new();
-        for change in changes {
-            if let Change::Settle(settled) = change {
-                self.settle(&mut tx, settled).await?;
-                if !settled.done.is_empty() {
-                    touched.insert(settled.id);
-                }
-            }
-        }
-        let gone = remove_empty(&mut tx, touched).await?;
-        tx.commit().await?;
-        Ok(gone)
-    }
-
-    async fn park(&self, tx: &mut Tx, changes: &[Change]) -> Result<(), Error> {
-        let parked = || {
-            changes.iter().filter_map(|change| match change {
-                Change::Park(parked) => Some(parked),
-                Change::Settle(_) => None,
-            })
-        };
-        let mut messages = Vec::new();
-        let mut recipients = Vec::new();
-        let mut destinations: BTreeMap<&str, u64> = BTreeMap::new();
-        for message in parked() {
-            let sender = message.head.envelope.sender.as_ref();
-            messages.extend(args![
-                message.id.0,
-                self.node.as_str(),
-                message.head.arrived,
-                message.head.size(),
-                sender.map(types::Address::key).unwrap_or_default(),
-                sender
-                    .map(|sender| sender.domain().to_owned())
-                    .unwrap_or_default(),
-                message.head.to_column(),
-                message.prefix.clone(),
-                message.body.clone(),
-            ]);
-            for waiting in &message.recipients {
-                let Some(recipient) = message
-                    .head
-                    .envelope
-                    .recipients
-                    .get(usize::from(waiting.index))
-                else {
-                    continue;
-                };
-                recipients.extend(args![
-                    message.id.0,
-                    u32::from(waiting.index),
-                    waiting.destination.as_str(),
-                    recipient.address.key(),
-                    recipient.address.domain(),
-                    waiting.route.clone(),
-                    waiting.held,
-                    waiting.due,
-                    waiting.attention,
-                    waiting.expires,
-                    waiting.attempts,
-                    waiting.last.as_ref().map(record::versioned),
-                    Value::Null,
-                    0_u64,
-                    i64::from(waiting.priority),
-                    waiting.not_before,
-                ]);
-                if !waiting.held {
-                    let next = destinations
-                        .entry(&waiting.destination)
-                        .or_insert(waiting.due);
-                    *next = waiting.due.min(*next);
-                }
-            }
-        }
-        if messages.is_empty() {
-            return Ok(());
-        }
-        tx.insert_many(
-            "INSERT {ignore} INTO queue_message
-                (id, node, arrived, size, sender, sender_domain, head, prefix, body)",
-            9,
-            messages,
-            "{do_nothing}",
-        )
-        .await?;
-        tx.insert_many(
-            "INSERT {ignore} INTO queue_recipient (id, idx, destination, address, domain, route, held, due, attention,
-                expires, attempts, last, lease_owner, lease_until, priority, not_before)",
-            16,
-            recipients,
-            "{do_nothing}",
-        )
-        .await?;
-        for (name, next) in destinations {
-            look_at(tx, name, next).await?;
-        }
-        Ok(())
-    }
-
-    async fn settle(&self, tx: &mut Tx, settled: &Settled) -> Result<(), Error> {
-        if !settled.done.is_empty() {
-            let list = settled
-                .done
-                .iter()
-                .map(|index| Value::from(u32::from(*index)))
-                .collect();
-            tx.execute_in(
-                "DELETE FROM queue_recipient WHERE id = ? AND idx IN ({list})",
-                &args![settled.id.0],
-                list,
-            )
-            .await?;
-        }
-        for waiting in &settled.again {
-            tx.execute(
-                "UPDATE queue_recipient SET destination = ?, due = ?, attempts = ?, last = ?, lease_owner = NULL,
-                    lease_until = 0 WHERE id = ? AND idx = ?",
-                args![
-                    waiting.destination.as_str(),
-                    waiting.due,
-                    waiting.attempts,
-                    waiting.last.as_ref().map(record::versioned),
-                    settled.id.0,
-                    u32::from(waiting.index),
-                ],
-            )
-            .await?;
-        }
-        let mut next: BTreeMap<&str, u64> = BTreeMap::new();
-        for waiting in &settled.again {
-            let due = next.entry(&waiting.destination).or_insert(waiting.due);
-            *due = waiting.due.min(*due);
-        }
-        for (name, due) in next {
-            look_at(tx, name, due).await?;
-        }
-        Ok(())
     }
 
     /// The destinations to look at now, those that wait longest first.
@@ -315,95 +203,62 @@ impl Table {
         Ok(first)
     }
 
-    /// Leases up to `limit` messages with recipients that are due at a destination. One that is dead gets one message, and is
-    /// not looked at again before what becomes of it is known.
+    /// Leases messages with recipients that are due at these destinations, up to so many at each. One that is dead gets one message,
+    /// and is not looked at again before `until` or before what becomes of it is known. Also gives the lease.
     pub(crate) async fn lease(
         &self,
-        due: &Due,
+        wanted: &[(Due, usize)],
         now: u64,
         until: u64,
-        limit: usize,
-    ) -> Result<Vec<(QueueId, Head, Vec<Waiting>)>, Error> {
-        let destination = due.name.as_str();
-        let limit = if due.failures > 0 { 1 } else { limit };
-        let mut tx = self.db().await?.begin().await?;
-        let ids = first_due(&mut tx, destination, now, limit).await?;
-        let list: Vec<Value> = ids.iter().map(|id| number(*id)).collect();
-        let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
-        if !list.is_empty() {
-            let rows = tx
-                .fetch_in(
-                    &format!(
-                        "SELECT {COLUMNS} FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ?
-                            AND lease_until <= ? AND id IN ({{list}})"
-                    ),
-                    &args![destination, now, now],
-                    list.clone(),
-                )
-                .await?;
-            for row in &rows {
-                taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
-            }
-            tx.execute_in(
-                "UPDATE queue_recipient SET lease_owner = ?, lease_until = ? WHERE destination = ? AND held = 0
-                    AND due <= ? AND lease_until <= ? AND id IN ({list})",
-                &args![self.node.as_str(), until, destination, now, now],
-                list.clone(),
-            )
-            .await?;
+    ) -> Result<(u64, Vec<Vec<Leased>>), Error> {
+        let db = self.db().await?;
+        let lease = self.node.needed()?;
+        let mut tx = db.begin_relaxed().await?;
+        self.node.insist(&mut tx, lease).await?;
+        let mut taken = Vec::with_capacity(wanted.len());
+        for (due, limit) in wanted {
+            taken.push(lease_at(&mut tx, lease, due, *limit, now, until).await?);
         }
-        let heads = heads(&mut tx, list).await?;
-        let left = tx
-            .fetch_optional(
-                "SELECT MIN(due) FROM queue_recipient WHERE destination = ? AND held = 0 AND lease_until <= ?",
-                args![destination, now],
-            )
-            .await?;
-        let left = left
-            .map_or(Ok(None), |row| row.int_opt(0))?
-            .map(i64::cast_unsigned);
-        // A lease that is not given back is found when it ends.
-        let next = match left {
-            Some(left) if due.failures == 0 || taken.is_empty() => left,
-            _ if taken.is_empty() => NEVER,
-            _ => until,
-        };
-        tx.execute(
-            "UPDATE queue_destination SET next = ? WHERE name = ?",
-            args![next, destination],
-        )
-        .await?;
-        if left.is_none() && taken.is_empty() {
-            tx.execute(
-                "DELETE FROM queue_destination WHERE name = ? AND NOT EXISTS
-                    (SELECT 1 FROM queue_recipient WHERE destination = ?)",
-                args![destination, destination],
-            )
-            .await?;
-        }
+        let ids: BTreeSet<u64> = taken.iter().flat_map(BTreeMap::keys).copied().collect();
+        let contents = contents(&mut tx, ids.into_iter().map(number).collect()).await?;
         tx.commit().await?;
-        let mut heads = heads;
-        Ok(taken
-            .into_iter()
-            .filter_map(|(id, waiting)| heads.remove(&id).map(|head| (QueueId(id), head, waiting)))
-            .collect())
+        // A message with recipients at several destinations is given to each.
+        let mut heads = contents;
+        let mut leased = Vec::with_capacity(taken.len());
+        for taken in taken {
+            let mut list = Vec::with_capacity(taken.len());
+            for (id, waiting) in taken {
+                if let Some((head, content)) = heads.get_mut(&id) {
+                    list.push(Leased {
+                        id: QueueId(id),
+                        head: head.clone(),
+                        waiting,
+                        content: content.take(),
+                    });
+                }
+            }
+            leased.push(list);
+        }
+        Ok((lease, leased))
     }
 
-    /// Leases up to `limit` messages whose sender is to be warned or that are to be given up.
+    /// Leases up to `limit` messages whose sender is to be warned or that are to be given up. Also gives the lease.
     pub(crate) async fn lease_attention(
         &self,
         now: u64,
-        until: u64,
         limit: u32,
-    ) -> Result<Vec<(QueueId, Head, Vec<Waiting>)>, Error> {
-        let mut tx = self.db().await?.begin().await?;
+    ) -> Result<(u64, Vec<Leased>), Error> {
+        let db = self.db().await?;
+        let lease = self.node.needed()?;
+        let mut tx = db.begin().await?;
+        self.node.insist(&mut tx, lease).await?;
         let rows = tx
             .fetch_all(
                 &format!(
-                    "SELECT {COLUMNS} FROM queue_recipient WHERE held = 0 AND attention <= ? AND lease_until <= ?
+                    "SELECT {COLUMNS} FROM queue_recipient WHERE held = 0 AND attention <= ? AND lease = 0
                         ORDER BY attention LIMIT ? {{skip_locked}}"
                 ),
-                args![now, now, limit],
+                args![now, limit],
             )
             .await?;
         let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
@@ -416,41 +271,23 @@ impl Table {
                 .map(|waiting| Value::from(u32::from(waiting.index)))
                 .collect();
             tx.execute_in(
-                "UPDATE queue_recipient SET lease_owner = ?, lease_until = ? WHERE id = ? AND idx IN ({list})",
-                &args![self.node.as_str(), until, *id],
+                "UPDATE queue_recipient SET lease = ? WHERE id = ? AND idx IN ({list})",
+                &args![lease, *id],
                 list,
             )
             .await?;
         }
         let mut heads = heads(&mut tx, taken.keys().map(|id| number(*id)).collect()).await?;
         tx.commit().await?;
-        Ok(taken
-            .into_iter()
-            .filter_map(|(id, waiting)| heads.remove(&id).map(|head| (QueueId(id), head, waiting)))
-            .collect())
-    }
-
-    /// Notes that the senders were warned, and when somebody looks again. Gives the leases back.
-    pub(crate) async fn warned(
-        &self,
-        id: QueueId,
-        indexes: &[u16],
-        attention: u64,
-    ) -> Result<(), Error> {
-        let list = indexes
-            .iter()
-            .map(|index| Value::from(u32::from(*index)))
-            .collect();
-        self.db()
-            .await?
-            .execute_in(
-                "UPDATE queue_recipient SET attention = ?, lease_until = 0, lease_owner = NULL
-                    WHERE id = ? AND idx IN ({list})",
-                &args![attention, id.0],
-                list,
-            )
-            .await?;
-        Ok(())
+        let leased = taken.into_iter().filter_map(|(id, waiting)| {
+            Some(Leased {
+                id: QueueId(id),
+                head: heads.remove(&id)?,
+                waiting,
+                content: None,
+            })
+        });
+        Ok((lease, leased.collect()))
     }
 
     /// A destination is dead until `next`, or works again (`failures` is 0).
@@ -474,14 +311,17 @@ impl Table {
         Ok(())
     }
 
-    /// Looks at a destination not before `next`: there is no room for more of it now.
-    pub(crate) async fn postpone(&self, name: &str, next: u64) -> Result<(), Error> {
-        let text = "UPDATE queue_destination SET next = ? WHERE name = ?";
-        self.db()
-            .await?
-            .execute(text, args![next, name])
-            .await
-            .map(drop)
+    /// Looks at destinations not before these times: there is no room for more of them now.
+    pub(crate) async fn postpone(&self, names: &[(String, u64)]) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.db().await?.begin_relaxed().await?;
+        for (name, next) in names {
+            let text = "UPDATE queue_destination SET next = ? WHERE name = ?";
+            tx.execute(text, args![*next, name]).await?;
+        }
+        tx.commit().await
     }
 
     /// Prefix and body of a message; no body if it is in the spool. `None` if it is gone.
@@ -537,7 +377,7 @@ pub(crate) struct Figures {
 }
 
 /// The columns that [`waiting`] reads.
-pub(crate) const COLUMNS: &str = "id, idx, destination, route, held, due, attention, expires, attempts, last, priority, not_before";
+pub(crate) const COLUMNS: &str = "id, idx, destination, route, held, due, attention, expires, attempts, last, priority, not_before, lease";
 
 pub(crate) fn waiting(row: &Row) -> Result<Waiting, Error> {
     Ok(Waiting {
@@ -578,10 +418,10 @@ async fn first_due(
             break;
         };
         let text = "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND priority = ? AND due <= ?
-            AND lease_until <= ? ORDER BY due LIMIT ? {skip_locked}";
+            AND lease = 0 ORDER BY due LIMIT ? {skip_locked}";
         let room = limit.saturating_sub(ids.len()) as u64;
         for row in tx
-            .fetch_all(text, args![destination, level, now, now, room])
+            .fetch_all(text, args![destination, level, now, room])
             .await?
         {
             ids.insert(row.u64(0)?);
@@ -589,6 +429,96 @@ async fn first_due(
         above = level;
     }
     Ok(ids)
+}
+
+/// Leases what is due at one destination.
+async fn lease_at(
+    tx: &mut Tx,
+    lease: u64,
+    due: &Due,
+    limit: usize,
+    now: u64,
+    until: u64,
+) -> Result<BTreeMap<u64, Vec<Waiting>>, Error> {
+    let destination = due.name.as_str();
+    let limit = if due.failures > 0 { 1 } else { limit };
+    let mut taken: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
+    // Whoever puts something there or takes something from there has this row until it is done. One that another node is
+    // looking at is for another time.
+    let text = "SELECT next FROM queue_destination WHERE name = ? {skip_locked}";
+    if tx.fetch_optional(text, args![destination]).await?.is_none() {
+        return Ok(taken);
+    }
+    let ids = first_due(tx, destination, now, limit).await?;
+    if !ids.is_empty() {
+        let text = format!(
+            "SELECT {COLUMNS} FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ?
+                AND lease = 0 AND id IN ({{list}}) {{skip_locked}}"
+        );
+        let list = ids.into_iter().map(number).collect();
+        for row in &tx.fetch_in(&text, &args![destination, now], list).await? {
+            taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
+        }
+        tx.execute_in(
+            "UPDATE queue_recipient SET lease = ? WHERE destination = ? AND held = 0 AND due <= ? AND lease = 0
+                AND id IN ({list})",
+            &args![lease, destination, now],
+            taken.keys().copied().map(number).collect(),
+        )
+        .await?;
+    }
+    let left = tx
+        .fetch_optional(
+            "SELECT due FROM queue_recipient WHERE destination = ? AND held = 0 AND lease = 0 ORDER BY due LIMIT 1",
+            args![destination],
+        )
+        .await?
+        .map(|row| row.u64(0))
+        .transpose()?;
+    let next = match left {
+        Some(left) if due.failures == 0 || taken.is_empty() => left,
+        _ if taken.is_empty() => NEVER,
+        _ => until,
+    };
+    tx.execute(
+        "UPDATE queue_destination SET next = ? WHERE name = ?",
+        args![next, destination],
+    )
+    .await?;
+    if left.is_none() && taken.is_empty() {
+        tx.execute(
+            "DELETE FROM queue_destination WHERE name = ? AND NOT EXISTS
+                (SELECT 1 FROM queue_recipient WHERE destination = ?)",
+            args![destination, destination],
+        )
+        .await?;
+    }
+    Ok(taken)
+}
+
+/// Heads and octets of messages.
+async fn contents(
+    tx: &mut Tx,
+    list: Vec<Value>,
+) -> Result<HashMap<u64, (Head, Option<Content>)>, Error> {
+    let mut contents = HashMap::new();
+    let text = "SELECT id, head, prefix, body FROM queue_message WHERE id IN ({list})";
+    for row in tx.fetch_in(text, &[], list).await? {
+        let id = row.u64(0)?;
+        match Head::of_column(row.blob(1)?) {
+            Ok(head) => {
+                let content = Content {
+                    prefix: row.blob(2)?.to_vec(),
+                    body: row.blob_opt(3)?.map(<[u8]>::to_vec),
+                };
+                contents.insert(id, (head, Some(content)));
+            }
+            Err(error) => {
+                tracing::error!(id = %QueueId(id), %error, "a message of the queue table");
+            }
+        }
+    }
+    Ok(contents)
 }
 
 pub(crate) async fn heads(tx: &mut Tx, list: Vec<Value>) -> Result<HashMap<u64, Head>, Error> {
@@ -612,49 +542,4 @@ pub(crate) async fn heads(tx: &mut Tx, list: Vec<Value>) -> Result<HashMap<u64, 
         }
     }
     Ok(heads)
-}
-
-/// Sees to it that a destination is looked at at `next`, unless it is dead.
-pub(crate) async fn look_at(tx: &mut Tx, name: &str, next: u64) -> Result<(), Error> {
-    tx.execute(
-        "INSERT {ignore} INTO queue_destination (name, next, failures) VALUES (?, ?, 0) {do_nothing}",
-        args![name, next],
-    )
-    .await?;
-    tx.execute(
-        "UPDATE queue_destination SET next = ? WHERE name = ? AND failures = 0 AND next > ?",
-        args![next, name, next],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Removes those of the messages that have no recipient any more; gives them.
-pub(crate) async fn remove_empty(
-    tx: &mut Tx,
-    ids: BTreeSet<QueueId>,
-) -> Result<Vec<QueueId>, Error> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let list: Vec<Value> = ids.iter().map(|id| number(id.0)).collect();
-    tx.execute_in(
-        "DELETE FROM queue_message WHERE id IN ({list}) AND NOT EXISTS
-            (SELECT 1 FROM queue_recipient WHERE queue_recipient.id = queue_message.id)",
-        &[],
-        list.clone(),
-    )
-    .await?;
-    let rows = tx
-        .fetch_in(
-            "SELECT id FROM queue_message WHERE id IN ({list})",
-            &[],
-            list,
-        )
-        .await?;
-    let left = rows
-        .iter()
-        .map(|row| row.u64(0).map(QueueId))
-        .collect::<Result<BTreeSet<_>, _>>()?;
-    Ok(ids.difference(&left).copied().collect())
 }

@@ -1,7 +1,8 @@
 //! What an operator asks of the queue table.
 
 use crate::record::Head;
-use crate::table::{COLUMNS, LOCAL, Table, Waiting, heads, look_at, remove_empty, waiting};
+use crate::table::{COLUMNS, LOCAL, Table, Waiting, heads, waiting};
+use crate::table_change::look_at;
 use ipc::api::queued::QueueFilter;
 use sql::{Error, Tx, Value, args, placeholders};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,8 @@ pub(crate) struct Listed {
     pub(crate) id: QueueId,
     pub(crate) head: Head,
     pub(crate) waiting: Vec<Waiting>,
+    /// The lease of those that a node works on; 0 if none does.
+    pub(crate) lease: u64,
 }
 
 /// An address or a domain as the table has it.
@@ -127,18 +130,21 @@ impl Table {
         let text = format!(
             "SELECT {COLUMNS} FROM queue_recipient WHERE id IN ({{list}}) ORDER BY id, idx"
         );
-        let mut listed: BTreeMap<u64, Vec<Waiting>> = BTreeMap::new();
+        let mut listed: BTreeMap<u64, (u64, Vec<Waiting>)> = BTreeMap::new();
         for row in &tx.fetch_in(&text, &[], ids).await? {
-            listed.entry(row.u64(0)?).or_default().push(waiting(row)?);
+            let (lease, list) = listed.entry(row.u64(0)?).or_default();
+            *lease = row.u64(12)?.max(*lease);
+            list.push(waiting(row)?);
         }
         tx.rollback().await?;
         Ok(listed
             .into_iter()
-            .filter_map(|(id, waiting)| {
+            .filter_map(|(id, (lease, waiting))| {
                 heads.remove(&id).map(|head| Listed {
                     id: QueueId(id),
                     head,
                     waiting,
+                    lease,
                 })
             })
             .collect())
@@ -212,6 +218,11 @@ impl Table {
             Action::Remove => {
                 let touched: BTreeSet<QueueId> = found.iter().copied().collect();
                 gone = remove_empty(&mut tx, touched).await?;
+                if self.node.is_shared() {
+                    let list = gone.iter().map(|id| Value::from(id.0)).collect();
+                    tx.execute_in("DELETE FROM queue_piece WHERE id IN ({list})", &[], list)
+                        .await?;
+                }
             }
             Action::Hold => {}
             Action::Retry | Action::Release { .. } | Action::Reroute(_) => {
@@ -237,12 +248,39 @@ async fn wake(tx: &mut Tx, ids: Vec<Value>, now: u64, anyway: bool) -> Result<()
         .iter()
         .map(|row| row.text(0).map(str::to_owned))
         .collect::<Result<BTreeSet<_>, _>>()?;
-    for name in names {
-        look_at(tx, &name, now).await?;
-        if anyway {
+    look_at(tx, names.iter().map(|name| (name.clone(), now)).collect()).await?;
+    if anyway {
+        for name in names {
             let text = "UPDATE queue_destination SET next = ?, failures = 0 WHERE name = ?";
             tx.execute(text, args![now, name]).await?;
         }
     }
     Ok(())
+}
+
+/// Removes those of the messages that have no recipient any more; gives them.
+async fn remove_empty(tx: &mut Tx, ids: BTreeSet<QueueId>) -> Result<Vec<QueueId>, Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<Value> = ids.iter().map(|id| Value::from(id.0)).collect();
+    tx.execute_in(
+        "DELETE FROM queue_message WHERE id IN ({list}) AND NOT EXISTS
+            (SELECT 1 FROM queue_recipient WHERE queue_recipient.id = queue_message.id)",
+        &[],
+        list.clone(),
+    )
+    .await?;
+    let rows = tx
+        .fetch_in(
+            "SELECT id FROM queue_message WHERE id IN ({list})",
+            &[],
+            list,
+        )
+        .await?;
+    let left = rows
+        .iter()
+        .map(|row| row.u64(0).map(QueueId))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(ids.difference(&left).copied().collect())
 }

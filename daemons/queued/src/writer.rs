@@ -55,6 +55,8 @@ pub(crate) type Written = Result<(Vec<Entry>, Vec<Position>), Fault>;
 struct Job {
     entries: Vec<Entry>,
     sync: bool,
+    /// Whether it is to be written at once.
+    urgent: bool,
     reply: Option<oneshot::Sender<Written>>,
 }
 
@@ -122,10 +124,20 @@ impl Writer {
 
     /// Writes the entries together, synced, and waits. Busy if too many wait already or the disk is full.
     pub(crate) async fn commit(&self, entries: Vec<Entry>) -> Written {
+        self.write(entries, true).await
+    }
+
+    /// Writes the entries together, and waits, but not for the disk: they survive this process, and not the machine.
+    pub(crate) async fn note(&self, entries: Vec<Entry>) -> Written {
+        self.write(entries, false).await
+    }
+
+    async fn write(&self, entries: Vec<Entry>, sync: bool) -> Written {
         let (reply, written) = oneshot::channel();
         let job = Job {
             entries,
-            sync: true,
+            sync,
+            urgent: true,
             reply: Some(reply),
         };
         {
@@ -160,6 +172,7 @@ impl Writer {
         inbox.jobs.push_back(Job {
             entries,
             sync,
+            urgent: sync,
             reply: None,
         });
         inbox.urgent += usize::from(sync);
@@ -248,7 +261,7 @@ impl Shared {
             if !batch.is_empty() && (records > caps.records || bytes > caps.bytes) {
                 break;
             }
-            if job.sync {
+            if job.urgent {
                 inbox.urgent = inbox.urgent.saturating_sub(1);
             }
             batch.extend(inbox.jobs.pop_front());

@@ -41,6 +41,8 @@ enum Visit {
     Finished { dsn: bool, by: bool, host: String },
     /// The host was not to be had, or went away; the others may be asked.
     Failed(Failed),
+    /// A kept connection that was dead already: nothing was sent.
+    Stale,
     /// It went away when it had the whole message.
     Uncertain { status: Status, host: String },
 }
@@ -136,6 +138,8 @@ impl Client {
                     relayed.host = Some(host);
                     break;
                 }
+                // Only what is kept is stale, and that has been tried anew.
+                Visit::Stale => {}
                 Visit::Failed(failed) => {
                     let host = failed.status.host.as_deref().unwrap_or("no host");
                     tracing::info!(trace = %job.trace, host, reply = %failed.status, "host failed");
@@ -246,12 +250,37 @@ impl Client {
         let policy = &demand.policy;
         if let Some(mut kept) = self.pool.take(endpoint, policy, &self.config) {
             kept.trace = job.trace;
-            // That it still lives shows here; if it does not, nothing has been lost.
+            // That it still lives shows here, or with the envelope; if it does not, nothing has been lost.
+            if kept.offered.pipelining {
+                kept.unproved = true;
+                match self.converse(job, endpoint, policy, kept, outcomes).await {
+                    Visit::Stale => {
+                        return self
+                            .visit_anew(job, domain, endpoint, demand, outcomes)
+                            .await;
+                    }
+                    other => return other,
+                }
+            }
             let alive = kept.command("saying RSET", smtp::client::rset).await;
             if alive.is_ok_and(|reply| reply.is_positive()) {
                 return self.converse(job, endpoint, policy, kept, outcomes).await;
             }
         }
+        self.visit_anew(job, domain, endpoint, demand, outcomes)
+            .await
+    }
+
+    /// As [`Client::visit`], over a new connection.
+    async fn visit_anew(
+        &self,
+        job: &Job,
+        domain: &str,
+        endpoint: &Endpoint,
+        demand: &Demand,
+        outcomes: &mut Outcomes,
+    ) -> Visit {
+        let policy = &demand.policy;
         match self.open(domain, endpoint, demand, job.trace).await {
             Ok(fresh) => self.converse(job, endpoint, policy, fresh, outcomes).await,
             Err(OpenError {
@@ -368,6 +397,8 @@ impl Client {
                 let status = lost.status(&connection.label);
                 return if after_end {
                     Visit::Uncertain { status, host }
+                } else if connection.unproved {
+                    Visit::Stale
                 } else {
                     Visit::Failed(Failed::of(status))
                 };

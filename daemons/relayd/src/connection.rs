@@ -173,6 +173,8 @@ pub(crate) struct Connection {
     /// What was not as it should be, and did not matter.
     pub(crate) problem: Option<Problem>,
     pub(crate) messages: u32,
+    /// It is kept from a message before: RSET goes first, and nothing was heard from it since.
+    pub(crate) unproved: bool,
     pub(crate) opened: Instant,
     /// Of the message that it carries now, for logs.
     pub(crate) trace: TraceId,
@@ -276,6 +278,7 @@ async fn open_once(
         proof: policy.security.proof(),
         problem: None,
         messages: 0,
+        unproved: false,
         opened: Instant::now(),
         trace: site.trace,
         command_timeout: Config::seconds(config.command_timeout),

@@ -290,6 +290,10 @@ async fn envelope_pipelined(
     with_data: bool,
     outcomes: &mut Outcomes,
 ) -> Result<(Vec<usize>, bool), Interrupted> {
+    if connection.unproved {
+        // RFC 2920 3.1: RSET may stand anywhere in a group
+        client::rset(&mut connection.out);
+    }
     write_mail(job, connection);
     for position in recipients {
         write_rcpt(job, *position, connection);
@@ -298,6 +302,13 @@ async fn envelope_pipelined(
         client::data(&mut connection.out);
     }
     connection.send("sending the envelope").await?;
+    if connection.unproved {
+        let stage = "saying RSET";
+        if !connection.next_reply(stage).await?.is_positive() {
+            return Err(Lost::Closed(stage).into());
+        }
+        connection.unproved = false;
+    }
     let mail = connection.next_reply("saying MAIL").await?;
     let mut accepted = Vec::new();
     for position in recipients {

@@ -142,6 +142,8 @@ pub struct QueueEntry {
     pub pending: u32,
     /// When, how urgently and how long it is to be tried.
     pub terms: Terms,
+    /// The node that works on it, or has it in its journal; empty: none does.
+    pub node: String,
 }
 
 /// A recipient that waits.
@@ -272,3 +274,38 @@ pub struct QueueFigures {
     /// The destinations with the most messages: domain, messages, connections.
     pub destinations: Vec<(String, u64, u32)>,
 }
+
+/// The nodes that share the queue table. The reply says of each what it said last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueNodes;
+operation!(QueueNodes = 19, idempotent -> Vec<QueueNode>);
+
+/// A node that shares the queue table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueNode {
+    /// Its name.
+    pub name: String,
+    /// Its number, which stands in the ids that it hands out.
+    pub number: u16,
+    /// Whether its lease holds.
+    pub alive: bool,
+    /// Whether it is the one that answers.
+    pub own: bool,
+    /// Seconds since 1970 when it began, by the clock of the database.
+    pub began: u64,
+    /// Seconds since 1970 when it renewed its lease last.
+    pub seen: u64,
+    /// Messages in its journal, before their first attempts are over.
+    pub in_journal: u64,
+    /// Messages of the table that it works on.
+    pub loaded: u64,
+}
+
+/// Forgets a node that does not come back: what it had in its hands is for the others. The reply is whether there was one; one
+/// that is alive is not forgotten.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueForget {
+    /// Its name.
+    pub name: String,
+}
+operation!(QueueForget = 20, idempotent -> bool);

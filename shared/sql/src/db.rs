@@ -35,6 +35,9 @@ pub struct Options {
     pub statements: usize,
     /// Connections that are not used for so long are closed. 60 s.
     pub idle_timeout: Duration,
+    /// PostgreSQL and MySQL: the server ends a transaction in which nothing happens for so long (of a process that was stopped,
+    /// or a machine that is gone), and a lock is waited for half as long. `None`: as the server likes, or as long as usual.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             mmap_mib: 256,
             statements: 256,
             idle_timeout: Duration::from_secs(60),
+            patience: None,
         }
     }
 }
@@ -262,6 +266,20 @@ fn open_postgres(url: &str, options: &Options) -> Result<PgPool, Error> {
         connect
     };
     let pool: PgPoolOptions = pool_options::<sqlx::Postgres>(options);
+    let patience = options.patience;
+    let pool = pool.after_connect(move |connection, _| {
+        Box::pin(async move {
+            if let Some(patience) = patience {
+                let whole = patience.as_millis();
+                let text = format!(
+                    "SET idle_in_transaction_session_timeout = {whole}; SET lock_timeout = {}",
+                    whole / 2
+                );
+                connection.execute(sqlx::AssertSqlSafe(text)).await?;
+            }
+            Ok(())
+        })
+    });
     let pool = pool.before_acquire(|connection, meta| {
         Box::pin(async move {
             if meta.idle_for > TRY_AFTER {
@@ -286,6 +304,7 @@ fn open_mysql(url: &str, options: &Options) -> Result<MySqlPool, Error> {
         .collation("utf8mb4_bin")
         .disable_statement_logging();
     let read_only = options.read_only;
+    let patience = options.patience;
     let pool: MySqlPoolOptions = pool_options::<sqlx::MySql>(options);
     let pool = pool
         .after_connect(move |connection, _| {
@@ -298,6 +317,21 @@ fn open_mysql(url: &str, options: &Options) -> Result<MySqlPool, Error> {
                         "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), innodb_lock_wait_timeout = 10",
                     )
                     .await?;
+                if let Some(patience) = patience {
+                    let whole = patience.as_secs().max(2);
+                    let text = format!("SET SESSION innodb_lock_wait_timeout = {}", whole / 2);
+                    connection.execute(sqlx::AssertSqlSafe(text)).await?;
+                    // MariaDB's own; MySQL has nothing but the time for which a connection may be idle at all.
+                    let text = format!("SET SESSION idle_transaction_timeout = {whole}");
+                    if connection
+                        .execute(sqlx::AssertSqlSafe(text))
+                        .await
+                        .is_err()
+                    {
+                        let text = format!("SET SESSION wait_timeout = {}", whole.max(90));
+                        connection.execute(sqlx::AssertSqlSafe(text)).await?;
+                    }
+                }
                 if read_only {
                     connection
                         .execute("SET SESSION TRANSACTION READ ONLY")

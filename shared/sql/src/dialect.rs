@@ -19,6 +19,7 @@
 //! | `{on_conflict:a, b} c = {excluded:c}` | ON CONFLICT (a, b) DO UPDATE SET c = excluded.c | the same | ON DUPLICATE KEY UPDATE c = VALUES(c) |
 //! | `{for_update}` at the end of SELECT | | FOR UPDATE | FOR UPDATE |
 //! | `{skip_locked}` at the end of SELECT | | FOR UPDATE SKIP LOCKED | FOR UPDATE SKIP LOCKED |
+//! | `{clock}` the server's time, seconds since 1970 | strftime | clock_timestamp | UNIX_TIMESTAMP |
 //! | `{share}` at the end of SELECT | | FOR SHARE | LOCK IN SHARE MODE |
 //!
 //! What stands in single quotes is left alone.
@@ -115,6 +116,11 @@ impl Dialect {
             "do_nothing" => ["ON CONFLICT DO NOTHING", "ON CONFLICT DO NOTHING", ""],
             "for_update" => ["", "FOR UPDATE", "FOR UPDATE"],
             "skip_locked" => ["", "FOR UPDATE SKIP LOCKED", "FOR UPDATE SKIP LOCKED"],
+            "clock" => [
+                "CAST(strftime('%s', 'now') AS INTEGER)",
+                "CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)",
+                "UNIX_TIMESTAMP()",
+            ],
             "share" => ["", "FOR SHARE", "LOCK IN SHARE MODE"],
             "on_conflict" => {
                 match self {

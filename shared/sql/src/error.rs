@@ -177,6 +177,7 @@ fn postgres_kind(code: &str) -> Kind {
         "40001" | "40P01" | "55P03" | "55006" => Kind::Busy,
         "25006" | "42501" => Kind::Denied,
         "57014" => Kind::Busy,
+        "25P03" => Kind::Unavailable,
         "53100" | "53200" => Kind::Full,
         "XX001" | "XX002" => Kind::Corrupt,
         _ => match code.get(..2).unwrap_or_default() {

@@ -26,6 +26,8 @@ pub(crate) enum Driver {
 pub(crate) struct SqliteTx {
     lease: Lease,
     open: bool,
+    /// Its commit is not synced: the connection is made careful again behind it.
+    relaxed: bool,
 }
 
 /// How often a reader of SQLite tries again that came while the writer was about to replace the index of its log.
@@ -44,6 +46,7 @@ impl SqliteTx {
             let mut tx = Self {
                 lease: leases.acquire().await?,
                 open: true,
+                relaxed: false,
             };
             let begun = sqlx::raw_sql("BEGIN DEFERRED; SELECT 1 FROM sqlite_schema LIMIT 1")
                 .execute(tx.connection()?)
@@ -60,11 +63,17 @@ impl SqliteTx {
         Err(sqlx::Error::PoolTimedOut.into())
     }
 
-    async fn begin(leases: &Arc<Leases>, how: &'static str) -> Result<Self, Error> {
+    async fn begin(leases: &Arc<Leases>, how: &'static str, relaxed: bool) -> Result<Self, Error> {
         let mut tx = Self {
             lease: leases.acquire().await?,
             open: true,
+            relaxed,
         };
+        if relaxed {
+            sqlx::query("PRAGMA synchronous = NORMAL")
+                .execute(tx.connection()?)
+                .await?;
+        }
         sqlx::query(how).execute(tx.connection()?).await?;
         Ok(tx)
     }
@@ -75,6 +84,11 @@ impl SqliteTx {
 
     async fn end(mut self, how: &'static str) -> Result<(), sqlx::Error> {
         sqlx::query(how).execute(self.connection()?).await?;
+        if self.relaxed {
+            sqlx::query("PRAGMA synchronous = FULL")
+                .execute(self.connection()?)
+                .await?;
+        }
         self.open = false;
         Ok(())
     }
@@ -95,8 +109,23 @@ impl Db {
     /// # Errors
     /// [`crate::Kind::Busy`], [`crate::Kind::Unavailable`] and others.
     pub async fn begin(&self) -> Result<Tx, Error> {
+        self.begin_how(false).await
+    }
+
+    /// As [`Db::begin`], for what need not survive power loss of this machine: SQLite does not sync it. What it wrote is never there
+    /// in part, and with the next commit that is synced it is as safe as that. A server may lose it as little as anything.
+    ///
+    /// # Errors
+    /// As for [`Db::begin`].
+    pub async fn begin_relaxed(&self) -> Result<Tx, Error> {
+        self.begin_how(true).await
+    }
+
+    async fn begin_how(&self, relaxed: bool) -> Result<Tx, Error> {
         let driver = match &self.pools {
-            Pools::Sqlite(pool) => Driver::Sqlite(SqliteTx::begin(pool, "BEGIN IMMEDIATE").await?),
+            Pools::Sqlite(pool) => {
+                Driver::Sqlite(SqliteTx::begin(pool, "BEGIN IMMEDIATE", relaxed).await?)
+            }
             Pools::Postgres(pool) => Driver::Postgres(pool.begin().await?),
             Pools::MySql(pool) => Driver::MySql(pool.begin().await?),
         };

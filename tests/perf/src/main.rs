@@ -10,6 +10,7 @@ mod measure;
 mod processes;
 mod report;
 mod side;
+mod sink;
 mod smtp;
 mod tls;
 
@@ -38,6 +39,9 @@ struct Arguments {
     /// A tenth of the load: shows that everything works, and no more.
     #[arg(long)]
     quick: bool,
+    /// Messages in the queue that is drained.
+    #[arg(long)]
+    drained: Option<usize>,
     /// Leaves the directories of the sides in place.
     #[arg(long)]
     keep: bool,
@@ -66,7 +70,8 @@ fn main() -> ExitCode {
 }
 
 async fn bench(arguments: &Arguments) -> Outcome<()> {
-    let load = measure::Load::new(arguments.quick);
+    let mut load = measure::Load::new(arguments.quick);
+    load.drained = arguments.drained.unwrap_or(load.drained).max(100);
     let mut report = report::Report::default();
     let mut wanted = arguments.sides.clone();
     if wanted.is_empty() {

@@ -66,6 +66,7 @@ pub(crate) async fn run(place: &Place, json: bool, offline: bool) -> Result<(), 
         crate::command::schema::check(&mut findings, place).await;
         check_parts::limits(&mut findings, place);
         check_parts::databases(&mut findings, place).await;
+        check_parts::queue_table(&mut findings, place).await;
         check_parts::index(&mut findings, &suite).await;
         check_parts::filters(&mut findings, &suite).await;
         check_parts::listeners(&mut findings, place, &suite).await;

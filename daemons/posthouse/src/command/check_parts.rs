@@ -96,31 +96,64 @@ pub(crate) async fn databases(findings: &mut Findings, place: &Place) {
     ];
     for (area, db) in opened {
         let Ok(db) = db else { continue };
-        let (text, bad): (&str, &[&str]) = match db.dialect() {
-            sql::Dialect::Sqlite => continue,
-            sql::Dialect::Postgres => (
-                "SELECT CASE current_setting('fsync') WHEN 'off' THEN 'fsync' \
-                 ELSE current_setting('synchronous_commit') END",
-                &["off", "fsync"],
-            ),
-            sql::Dialect::MySql => (
-                "SELECT CAST(@@innodb_flush_log_at_trx_commit AS CHAR)",
-                &["0", "2"],
-            ),
-        };
-        match db.fetch_optional(text, Vec::new()).await {
-            Ok(Some(row)) => {
-                let value = row.text(0).unwrap_or_default().to_owned();
-                if bad.contains(&value.as_str()) {
-                    findings.error(area, durability(db.dialect(), &value));
-                } else {
-                    findings.fine(area, format!("{} commits durably", db.dialect().name()));
-                }
-            }
-            Ok(None) => {}
-            Err(error) => findings.error(area, format!("the database: {error}")),
-        }
+        durable(findings, area, &db).await;
         db.close().await;
+    }
+}
+
+/// The queue table, where it is not a file of queued: with `ack = "sql"` it is what a 250 stands on, and deferred mail is nowhere else.
+pub(crate) async fn queue_table(findings: &mut Findings, place: &Place) {
+    let config = place
+        .document()
+        .ok()
+        .and_then(|document| document.section::<queued::Config>(Role::Queued.name()).ok());
+    let Some(config) = config else { return };
+    let in_sql = config.ack == queued::Ack::Sql;
+    if config.database == "sqlite" || config.database.starts_with("sqlite:") {
+        if in_sql {
+            let text = "queued.ack is sql and the queue table is a file of this node: that is slower than the journal and no safer";
+            findings.warn("queue", text);
+        }
+        return;
+    }
+    let options = sql::Options {
+        timeout: CONNECT,
+        ..sql::Options::reader()
+    };
+    match sql::Db::open(&config.database, &options).await {
+        Ok(db) => {
+            durable(findings, "queue", &db).await;
+            db.close().await;
+        }
+        Err(error) => findings.error("queue", format!("queued.database: {error}")),
+    }
+}
+
+/// Whether a server syncs what it acknowledges.
+async fn durable(findings: &mut Findings, area: &'static str, db: &sql::Db) {
+    let (text, bad): (&str, &[&str]) = match db.dialect() {
+        sql::Dialect::Sqlite => return,
+        sql::Dialect::Postgres => (
+            "SELECT CASE current_setting('fsync') WHEN 'off' THEN 'fsync' \
+             ELSE current_setting('synchronous_commit') END",
+            &["off", "fsync"],
+        ),
+        sql::Dialect::MySql => (
+            "SELECT CAST(@@innodb_flush_log_at_trx_commit AS CHAR)",
+            &["0", "2"],
+        ),
+    };
+    match db.fetch_optional(text, Vec::new()).await {
+        Ok(Some(row)) => {
+            let value = row.text(0).unwrap_or_default().to_owned();
+            if bad.contains(&value.as_str()) {
+                findings.error(area, durability(db.dialect(), &value));
+            } else {
+                findings.fine(area, format!("{} commits durably", db.dialect().name()));
+            }
+        }
+        Ok(None) => {}
+        Err(error) => findings.error(area, format!("the database: {error}")),
     }
 }
 

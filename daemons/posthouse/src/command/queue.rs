@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use crate::output::{self, bytes, span};
 use crate::time;
 use ipc::api::queued::{
-    QueueEntry, QueueExplain, QueueFilter, QueueHold, QueueList, QueueRecipient, QueueRelease,
-    QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats,
+    QueueEntry, QueueExplain, QueueFilter, QueueForget, QueueHold, QueueList, QueueNodes,
+    QueueRecipient, QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats,
 };
 use serde_json::{Value, json};
 use types::Role::Queued;
@@ -19,6 +19,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("state", "STATE"),
     ("sender", "SENDER"),
     ("to", "RECIPIENTS"),
+    ("node", "NODE"),
     ("last", "LAST ANSWER"),
 ];
 const PAGE: u32 = 200;
@@ -69,6 +70,8 @@ pub(crate) async fn run(suite: &Suite, command: Queue) -> Result<(), Failure> {
         }
         Queue::Explain { id } => explain(suite, &id).await,
         Queue::Stats => stats(suite).await,
+        Queue::Nodes { forget: None } => nodes(suite).await,
+        Queue::Nodes { forget: Some(name) } => forget(suite, name).await,
     }
 }
 
@@ -123,6 +126,7 @@ async fn show(suite: &Suite, id: &str) -> Result<(), Failure> {
         ("release", "held until"),
         ("priority", "priority"),
         ("by", "deliver by"),
+        ("node", "worked on by"),
     ];
     output::one(false, &columns, &value);
     output::say("");
@@ -233,6 +237,51 @@ async fn stats(suite: &Suite) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn nodes(suite: &Suite) -> Result<(), Failure> {
+    let nodes = suite.call(Queued, &QueueNodes).await?;
+    let rows: Vec<Value> = nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "name": node.name,
+                "number": node.number,
+                "state": if node.alive { "alive" } else { "gone" },
+                "own": node.own,
+                "began": time::utc(node.began),
+                "seen": time::utc(node.seen),
+                "in_journal": node.in_journal,
+                "loaded": node.loaded,
+            })
+        })
+        .collect();
+    let columns = [
+        ("name", "NODE"),
+        ("number", "NUMBER"),
+        ("state", "STATE"),
+        ("began", "BEGAN"),
+        ("seen", "LAST SEEN"),
+        ("in_journal", "IN ITS JOURNAL"),
+        ("loaded", "WORKS ON"),
+    ];
+    output::list(suite.json, &columns, &rows);
+    Ok(())
+}
+
+async fn forget(suite: &Suite, name: String) -> Result<(), Failure> {
+    let call = QueueForget { name: name.clone() };
+    if !suite.call(Queued, &call).await? {
+        return Err(Failure::new(format!(
+            "there is no node {name}, or it is alive"
+        )));
+    }
+    output::done(
+        suite.json,
+        &format!("{name} is forgotten."),
+        &json!({ "name": name }),
+    );
+    Ok(())
+}
+
 fn concerned(suite: &Suite, what: &str, count: u64) -> Result<(), Failure> {
     let plural = if count == 1 { "message" } else { "messages" };
     output::done(
@@ -311,6 +360,7 @@ fn row(entry: &QueueEntry) -> Value {
             types::ByMode::Return => "returned",
         })),
         "held": entry.held,
+        "node": Some(&entry.node).filter(|node| !node.is_empty()),
         "pending": entry.pending,
         "to": to,
         "recipients": entry.recipients.iter().map(recipient).collect::<Vec<_>>(),

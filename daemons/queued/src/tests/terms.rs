@@ -167,8 +167,12 @@ async fn or_its_sender_is_told_and_it_goes_on() {
         text.contains("Action: delayed") && text.contains("late@example.net"),
         "{text}"
     );
-    let waiting = core.list(&QueueFilter::default(), None, 10).await.unwrap();
-    assert_eq!(waiting.len(), 3, "all are still tried");
+    // The report goes when it is known to be delivered.
+    until("all three, which are still tried", async || {
+        let waiting = core.list(&QueueFilter::default(), None, 10).await.unwrap();
+        waiting.len() == 3
+    })
+    .await;
     assert_eq!(fakes.local().len(), 1);
 }
 

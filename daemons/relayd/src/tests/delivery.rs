@@ -518,7 +518,17 @@ fn config_with(server: &Server) -> Config {
 
 #[tokio::test]
 async fn connections_are_used_again() {
-    let server = Server::start(Script::default()).await;
+    for extensions in [vec![], vec!["PIPELINING"]] {
+        used_again(extensions).await;
+    }
+}
+
+async fn used_again(extensions: Vec<&'static str>) {
+    let server = Server::start(Script {
+        extensions,
+        ..Script::default()
+    })
+    .await;
     let mut config = to(&server);
     config.messages_per_connection = 3;
     config.idle_timeout = 60;
@@ -555,7 +565,19 @@ async fn connections_are_used_again() {
 
 #[tokio::test]
 async fn a_kept_connection_that_died_does_no_harm() {
-    let server = Server::start(replies(&[("RSET", "drop")])).await;
+    for extensions in [vec![], vec!["PIPELINING"]] {
+        for answer in ["drop", "500 what?", "421 too long"] {
+            died(extensions.clone(), answer).await;
+        }
+    }
+}
+
+async fn died(extensions: Vec<&'static str>, answer: &'static str) {
+    let server = Server::start(Script {
+        extensions,
+        ..replies(&[("RSET", answer)])
+    })
+    .await;
     let mut config = to(&server);
     config.idle_timeout = 60;
     let client = client(config);

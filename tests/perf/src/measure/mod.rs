@@ -2,6 +2,7 @@
 
 mod change;
 mod delivery;
+pub mod drain;
 mod fetch;
 mod idle;
 mod large;
@@ -27,6 +28,8 @@ pub enum Group {
     Sessions,
     /// Memory with idle connections.
     Memory,
+    /// A long queue: what it costs while it waits, and how fast it empties.
+    Drain,
     /// Searches with an index among 100,000 messages, and an account of 1,000,000.
     Large,
 }
@@ -59,6 +62,8 @@ pub struct Load {
     pub huge: usize,
     /// Searches with an index.
     pub searches: usize,
+    /// Messages in the long queue.
+    pub drained: usize,
 }
 
 impl Load {
@@ -79,6 +84,7 @@ impl Load {
                 many: 2000,
                 huge: 10_000,
                 searches: 50,
+                drained: 2000,
             };
         }
         Self {
@@ -95,6 +101,7 @@ impl Load {
             many: 100_000,
             huge: 1_000_000,
             searches: 500,
+            drained: 20_000,
         }
     }
 }
@@ -127,6 +134,9 @@ pub async fn all(side: &Side, load: &Load, only: &[Group]) -> Outcome<Vec<Figure
     if wanted(Group::Memory) {
         memory::measure(side, load, &mut figures).await?;
     }
+    if wanted(Group::Drain) {
+        drain::measure(side, load, &mut figures).await?;
+    }
     if wanted(Group::Large) {
         large::measure(side, load, &mut figures).await?;
     }
@@ -135,7 +145,7 @@ pub async fn all(side: &Side, load: &Load, only: &[Group]) -> Outcome<Vec<Figure
 
 /// Collects figures and tells of each.
 #[derive(Default)]
-struct Figures(Vec<Figure>);
+pub struct Figures(Vec<Figure>);
 
 impl Figures {
     fn higher(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {

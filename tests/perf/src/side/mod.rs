@@ -64,6 +64,8 @@ pub struct Side {
     pub imap: SocketAddr,
     /// IMAP under TLS.
     pub imaps: SocketAddr,
+    /// The port of hosts elsewhere; nobody is there before a sink is opened.
+    pub elsewhere: u16,
     /// Where its data are.
     pub data: PathBuf,
     software: Software,
@@ -93,6 +95,58 @@ impl Side {
             Software::Posthouse(suite) => suite.index(&user(number)).await.map(Some),
             Software::Peers(peers) => peers.index(&user(number)),
         }
+    }
+
+    /// Waits until so many messages wait in its queue, and none is being tried.
+    pub async fn queue_settled(&self, count: usize) -> Outcome<()> {
+        let end = Instant::now() + Duration::from_secs(300);
+        while Instant::now() < end {
+            let waiting = match &self.software {
+                Software::Posthouse(suite) => suite.deferred()?,
+                Software::Peers(peers) => peers.deferred(),
+            };
+            if waiting >= count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Err(format!("{count} messages do not wait in the queue").into())
+    }
+
+    /// Has all of its queue tried now.
+    pub async fn flush_queue(&self) -> Outcome<()> {
+        match &self.software {
+            Software::Posthouse(suite) => {
+                suite
+                    .administer_at_length(&["queue", "retry", "--all"])
+                    .await
+            }
+            Software::Peers(peers) => peers.flush(),
+        }
+    }
+
+    /// Asks for the figures of its queue, as an operator does.
+    pub async fn queue_figures(&self) -> Outcome<()> {
+        match &self.software {
+            Software::Posthouse(suite) => suite.administer_at_length(&["queue", "stats"]).await,
+            Software::Peers(peers) => peers.figures().await,
+        }
+    }
+
+    /// The process that schedules its queue.
+    pub fn queue_processes(&self) -> Outcome<Vec<u32>> {
+        let named = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|octet| *octet == 0).collect();
+            match &self.software {
+                Software::Posthouse(_) => words.contains(&b"queued".as_slice()),
+                Software::Peers(_) => words.first().is_some_and(|word| word.ends_with(b"qmgr")),
+            }
+        };
+        Ok(crate::processes::tree(&self.roots())?
+            .into_iter()
+            .filter(named)
+            .collect())
     }
 
     /// Waits until it takes mail and shows it.

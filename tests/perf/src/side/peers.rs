@@ -6,6 +6,7 @@
 
 use super::{DOMAIN, PASSWORD, Side, Software, USERS, free_address, user};
 use crate::Outcome;
+use crate::measure::drain::{DESTINATIONS, ELSEWHERE, host};
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
@@ -38,9 +39,44 @@ service imap {
 /// Where the peers' configuration is.
 pub struct Peers {
     dovecot: PathBuf,
+    postfix: PathBuf,
+    dir: PathBuf,
 }
 
 impl Peers {
+    /// Messages in the deferred queue.
+    pub fn deferred(&self) -> usize {
+        let mut count = 0;
+        let Ok(folders) = fs::read_dir(self.dir.join("queue/deferred")) else {
+            return 0;
+        };
+        for folder in folders.flatten() {
+            count += fs::read_dir(folder.path()).map_or(0, Iterator::count);
+        }
+        count
+    }
+
+    /// `postqueue -f`
+    pub fn flush(&self) -> Outcome<()> {
+        self.postqueue(&["-f"])
+    }
+
+    /// What tells how long the queue is: the list of it.
+    pub async fn figures(&self) -> Outcome<()> {
+        let command = self.command(&["-p"]);
+        tokio::task::spawn_blocking(move || run(command)).await?
+    }
+
+    fn postqueue(&self, arguments: &[&str]) -> Outcome<()> {
+        run(self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/usr/sbin/postqueue");
+        command.arg("-c").arg(&self.postfix).args(arguments);
+        command
+    }
+
     /// Loads the plugin for full-text search and has it index a user's mail.
     pub fn index(&self, user: &str) -> Outcome<Option<Duration>> {
         if !Path::new(XAPIAN).exists() {
@@ -69,6 +105,15 @@ impl Peers {
     }
 }
 
+fn run(mut command: Command) -> Outcome<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("{command:?}: {text}").into());
+    }
+    Ok(())
+}
+
 /// Why they cannot be measured here, if so.
 pub fn why_not() -> Option<String> {
     for (file, package) in [
@@ -92,7 +137,8 @@ pub async fn start(dir: &Path) -> Outcome<Side> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     let (smtp, imap, imaps) = (free_address()?, free_address()?, free_address()?);
     let dovecot_conf = dovecot(dir, imap, imaps)?;
-    let postfix_conf = postfix(dir, smtp)?;
+    let port = free_address()?.port();
+    let postfix_conf = postfix(dir, smtp, port)?;
     let log = |name: &str| -> Outcome<Stdio> { Ok(fs::File::create(dir.join(name))?.into()) };
     let dovecot = Command::new(DOVECOT)
         .arg("-F")
@@ -106,9 +152,12 @@ pub async fn start(dir: &Path) -> Outcome<Side> {
         smtp,
         imap,
         imaps,
+        elsewhere: port,
         data: dir.to_owned(),
         software: Software::Peers(Peers {
             dovecot: dovecot_conf,
+            postfix: postfix_conf.clone(),
+            dir: dir.to_owned(),
         }),
         children: vec![dovecot],
     };
@@ -207,7 +256,7 @@ namespace inbox {{
     Ok(file)
 }
 
-fn postfix(dir: &Path, smtp: SocketAddr) -> Outcome<PathBuf> {
+fn postfix(dir: &Path, smtp: SocketAddr, elsewhere: u16) -> Outcome<PathBuf> {
     let (uid, _) = account("postfix")?;
     let conf = dir.join("postfix");
     fs::create_dir_all(&conf)?;
@@ -219,6 +268,12 @@ fn postfix(dir: &Path, smtp: SocketAddr) -> Outcome<PathBuf> {
         let _ = writeln!(mailboxes, "{} x", user(number));
     }
     fs::write(conf.join("mailboxes"), mailboxes)?;
+    let mut routes = String::new();
+    for number in 0..DESTINATIONS {
+        let host = host(number, elsewhere).ip();
+        let _ = writeln!(routes, "d{number}.{ELSEWHERE} smtp:[{host}]:{elsewhere}");
+    }
+    fs::write(conf.join("elsewhere"), routes)?;
     let dir = dir.display();
     fs::write(
         conf.join("main.cf"),
@@ -239,6 +294,9 @@ mynetworks = 127.0.0.0/8
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 smtp_dns_support_level = disabled
+transport_maps = texthash:{dir}/postfix/elsewhere
+default_destination_concurrency_limit = 20
+default_process_limit = 100
 alias_maps =
 alias_database =
 virtual_mailbox_domains = {DOMAIN}

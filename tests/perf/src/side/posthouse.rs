@@ -3,6 +3,7 @@
 use super::postgresql::Server;
 use super::{DOMAIN, PASSWORD, Side, Software, USERS, free_address, user};
 use crate::Outcome;
+use crate::measure::drain::{DESTINATIONS, ELSEWHERE, host};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -28,7 +29,10 @@ pub async fn start(program: &Path, dir: &Path, server: Option<Server>) -> Outcom
         return Err(format!("{} is not there (make bench builds it)", program.display()).into());
     }
     let (smtp, imap, imaps) = (free_address()?, free_address()?, free_address()?);
+    let port = free_address()?.port();
     let mut text = configuration(dir, smtp, imap, imaps);
+    let queue = server.as_ref().map_or("sqlite", |server| &server.url);
+    text.push_str(&elsewhere(port, queue));
     if let Some(server) = &server {
         text.push_str(&format!("\n[store]\nurl = \"{}\"\n", server.url));
     }
@@ -49,6 +53,7 @@ pub async fn start(program: &Path, dir: &Path, server: Option<Server>) -> Outcom
         smtp,
         imap,
         imaps,
+        elsewhere: port,
         data: dir.to_owned(),
         software: Software::Posthouse(suite.clone()),
         children: vec![child],
@@ -98,7 +103,56 @@ tls = "implicit"
     )
 }
 
+/// Mail for hosts elsewhere: as many connections as Postfix makes, 20 to each and 100 in all.
+fn elsewhere(port: u16, database: &str) -> String {
+    let mut text = format!(
+        r#"
+[smtpd]
+relay_networks = ["127.0.0.0/8"]
+
+[queued]
+database = "{database}"
+relay_networks = ["127.0.0.0/8"]
+remote_concurrency = 100
+destination_max = 20
+retry_min = 10
+retry_max = 10
+"#
+    );
+    for number in 0..DESTINATIONS {
+        let host = host(number, port).ip();
+        text.push_str(&format!(
+            "\n[[relayd.route]]\nmatch = \"d{number}.{ELSEWHERE}\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"\n"
+        ));
+    }
+    text
+}
+
 impl Suite {
+    /// Messages that wait in the queue table.
+    pub fn deferred(&self) -> Outcome<usize> {
+        let output = Command::new(&self.program)
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(["--json", "queue", "stats"])
+            .stdin(Stdio::null())
+            .output()?;
+        let figures: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let deferred = figures.get("deferred").and_then(serde_json::Value::as_u64);
+        Ok(usize::try_from(deferred.unwrap_or(0))?)
+    }
+
+    /// Asks the tool something that may take a while, and goes on with other things meanwhile.
+    pub async fn administer_at_length(&self, arguments: &[&str]) -> Outcome<()> {
+        let suite = self.clone();
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        tokio::task::spawn_blocking(move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            suite.administer(&arguments, "")
+        })
+        .await?
+    }
+
     async fn wait_up(&self, side: &mut Side) -> Outcome<()> {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
