@@ -109,12 +109,12 @@ impl Keeper {
     async fn keep(&self, call: &TakeReport, found: Vec<Kept>) -> Result<TakenReport, Fault> {
         let mut taken = TakenReport::default();
         let _writing = self.store.write().await;
+        for kept in found.iter().filter(|kept| kept.kind == "bounce") {
+            self.bounced(kept).await.map_err(fault)?;
+        }
         let db = self.store.db().await.map_err(fault)?;
         let mut tx = db.begin().await.map_err(fault)?;
         for (part, kept) in found.iter().enumerate() {
-            if kept.kind == "bounce" {
-                self.bounced(kept).await.map_err(fault)?;
-            }
             if part == 0 {
                 let Kept {
                     domain,

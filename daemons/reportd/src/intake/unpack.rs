@@ -145,7 +145,7 @@ fn zip<'a>(data: &'a [u8], bounds: &Intake) -> Result<Box<dyn BufRead + 'a>, Unr
         let (packed, local) = (at(field4(20)?)?, at(field4(42)?)?);
         let rest = field2(28)? + field2(30)? + field2(32)?;
         // Folders, and what is empty.
-        if packed == 0 {
+        if packed == 0 || field4(24)? == 0 {
             entry = entry.saturating_add(46).saturating_add(at(rest)?);
             continue;
         }
