@@ -228,10 +228,16 @@ mod tests {
         }
     }
 
+    fn table(url: &str) -> Table {
+        let shared = !url.starts_with("sqlite:");
+        let node = crate::node::Node::open("one", None, 60, shared).unwrap();
+        Table::new(url.to_owned(), node)
+    }
+
     #[tokio::test]
     async fn policies_outlive_the_process_on_all_databases() {
         for db in sql::testing::databases().await.unwrap() {
-            let table = Table::new(db.url.clone(), "one".to_owned());
+            let table = table(&db.url);
             let policies = Policies::new(10);
             let ends = now() + 1000;
             assert_eq!(policies.of(&table, "a.example").await, None);
@@ -267,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn there_are_not_more_than_there_may_be() {
         for db in sql::testing::databases().await.unwrap() {
-            let table = Table::new(db.url.clone(), "one".to_owned());
+            let table = table(&db.url);
             let policies = Policies::new(3);
             let ends = now() + 1000;
             for number in 1..=SWEEP_EVERY + 1 {

@@ -4,8 +4,8 @@ use crate::core::Core;
 use crate::table_control::Action;
 use ipc::api::queued::{
     CloseSpool, Commit, OpenSpool, QueueExplain, QueueForget, QueueHold, QueueList, QueueNodes,
-    QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats, ReadSpool, ReserveIds,
-    ReservedIds, SpoolSlot,
+    QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats, ReadSpool,
+    ReserveIds, ReservedIds, SpoolSlot,
 };
 use ipc::{Context, Fault, FaultKind, Router};
 use std::sync::Arc;
