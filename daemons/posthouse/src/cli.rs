@@ -1,6 +1,8 @@
 //! The command line: what can be typed. Each command's work stands in `command/`.
 
+mod certificate;
 mod hook;
+mod limit;
 mod list;
 mod report;
 mod transfer;
@@ -8,7 +10,9 @@ mod transfer;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+pub use certificate::{Certificate, Dkim};
 pub use hook::{Hook, HookTrial};
+pub use limit::{Greylist, Limit};
 pub use list::{ListFields, ListMember, Lists};
 pub use report::Report;
 pub use transfer::{
@@ -412,142 +416,6 @@ pub enum Block {
     Remove {
         /// As listed.
         network: String,
-    },
-}
-
-/// `posthouse limit`
-#[derive(Subcommand, Debug)]
-pub enum Limit {
-    /// List the counts that have used the most of their limits.
-    List {
-        /// Only of this rule.
-        #[arg(long)]
-        rule: Option<String>,
-        /// So many, up to 300.
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-    },
-    /// Show what is counted under a key.
-    Show {
-        /// An address, network, sender, recipient, domain or account; or a whole key as listed.
-        key: String,
-    },
-    /// Forget what is counted under a key.
-    Reset {
-        /// As for show.
-        key: String,
-        /// Only of this rule.
-        #[arg(long)]
-        rule: Option<String>,
-    },
-}
-
-/// `posthouse greylist`
-#[derive(Subcommand, Debug)]
-pub enum Greylist {
-    /// List who was asked to come again, the latest first, and the networks that need not.
-    List {
-        /// Only with exactly this network, sender or recipient.
-        item: Option<String>,
-        /// So many, up to 150.
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-    },
-    /// Let the network of an address pass.
-    Allow {
-        /// An address in it.
-        address: std::net::IpAddr,
-        /// For how long: 12h, 7d; as long as greylisting remembers others if not given.
-        #[arg(long, value_parser = duration)]
-        lasting: Option<u64>,
-    },
-    /// Forget a network, sender or recipient.
-    Forget {
-        /// As listed.
-        item: String,
-    },
-}
-
-/// `posthouse certificate`
-#[derive(Subcommand, Debug)]
-pub enum Certificate {
-    /// The certificates in use, and how certd does with those of the configuration.
-    #[command(visible_alias = "show")]
-    List,
-    /// Get a certificate of the configuration now, if the one in use is not good or there is none.
-    Order {
-        /// The first of its names; all if not given.
-        name: Option<String>,
-    },
-    /// Get it anew, also if the one in use is good.
-    Renew {
-        /// The first of its names; all if not given.
-        name: Option<String>,
-    },
-    /// Have the authority revoke the certificate in use, and get another with a new key.
-    Revoke {
-        /// The first of its names.
-        name: String,
-        /// unspecified, key-compromise, superseded or cessation-of-operation.
-        #[arg(long, default_value = "unspecified")]
-        reason: String,
-    },
-}
-
-/// DKIM keys.
-#[derive(Subcommand, Debug)]
-pub enum Dkim {
-    /// Make a key and print the DNS record to publish.
-    #[command(visible_alias = "add")]
-    Create {
-        /// The domain.
-        domain: String,
-        /// The selector.
-        #[arg(long)]
-        selector: String,
-        /// rsa or ed25519.
-        #[arg(long, default_value = "rsa")]
-        algorithm: String,
-        /// Do not sign with it yet: until `posthouse dkim activate`, when its record can be seen everywhere.
-        #[arg(long)]
-        prepared: bool,
-    },
-    /// The keys and their DNS records.
-    #[command(visible_alias = "list")]
-    Show {
-        /// The domain; all if not given.
-        domain: Option<String>,
-    },
-    /// Sign with a key from now on.
-    Activate {
-        /// The domain.
-        domain: String,
-        /// The selector.
-        selector: String,
-        /// And no longer with the domain's other keys of the same algorithm.
-        #[arg(long)]
-        alone: bool,
-    },
-    /// Change the keys of a domain now, as certd does by itself for those that `certd.dkim.rotate` names.
-    Rotate {
-        /// The domain.
-        domain: String,
-    },
-    /// How the changes stand that certd makes by itself.
-    Rotations,
-    /// Sign no longer with a key. Its record stays, for the mail that was signed with it, until it is removed.
-    Retire {
-        /// The domain.
-        domain: String,
-        /// The selector.
-        selector: String,
-    },
-    /// Remove a key.
-    Remove {
-        /// The domain.
-        domain: String,
-        /// The selector.
-        selector: String,
     },
 }
 

@@ -215,7 +215,7 @@ operation!(DomainList = 11, idempotent -> Vec<Domain>);
 /// The names of the domains that are enabled, 1,000 at most.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DomainNames;
-operation!(DomainNames = 50, idempotent -> Vec<String>);
+operation!(DomainNames = 60, idempotent -> Vec<String>);
 
 /// Removes a domain. Conflict while it has accounts, aliases or groups.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -554,7 +554,7 @@ mod tests {
         let before = b"Authentication-Results: us; spf=pass\r\nX-A: 1\r\nX-Posthouse-Suspect: junk; checks=dmarc\r\n";
         assert_eq!(
             parts.octets(before, "us").0,
-            b"Received: x\r\nX-Posthouse-Suspect: junk; checks=spf; recipients=0\r\nX-A: 1\r\nAuthentication-Results: us; none\r\nDate: y\r\nAuthentication-Results: us; spf=pass\r\n".to_vec()
+            b"Received: x\r\nX-Posthouse-Suspect: junk; checks=spf;\r\n\trecipients=0\r\nX-A: 1\r\nAuthentication-Results: us; none\r\nDate: y\r\nAuthentication-Results: us; spf=pass\r\n".to_vec()
         );
         let mut left = Prefix::of(prefix);
         left.keep(b"Date: y\r\nAuthentication-Results: us; spf=pass\r\n");
