@@ -186,7 +186,7 @@ def test_other_protocols_are_no_mail(suite):
             wire.until(GREETING["mx"])
             wire.send(request)
             # Not even the next line is read.
-            assert wire.rest().startswith(b"521 5.5.1 ") and wire.socket.fileno() >= 0
+            assert wire.rest().startswith(b"554 5.5.1 ") and wire.socket.fileno() >= 0
     assert len(suite.messages(ALICE)) == before
 
 
