@@ -196,7 +196,8 @@ pub struct Config {
     pub master_users: Vec<String>,
     /// Separates user and detail in an address, where the domain allows subaddresses.
     pub subaddress_separator: char,
-    /// Where mail for `postmaster` and `abuse` of a domain goes that has no such address (RFC 5321 4.5.1); empty: nowhere.
+    /// Where mail for `postmaster` and `abuse` of a domain goes that has no such address, and of `suite.hostname` if that is no domain of
+    /// ours (RFC 5321 4.5.1); empty: nowhere.
     pub postmaster: String,
     /// Whether an account may send from addresses that only reach it as its domain's catch-all.
     pub send_as_catch_all: bool,
@@ -240,6 +241,9 @@ pub struct Config {
     /// `reportd.addresses`, if reportd runs: not a setting of this section.
     #[serde(skip)]
     pub(crate) reports: Vec<types::AddressPattern>,
+    /// Our own name, whose `postmaster` is reached although it may be no domain of ours; from `[suite]`.
+    #[serde(skip)]
+    pub(crate) hostname: String,
 }
 
 impl Default for Config {
@@ -271,6 +275,7 @@ impl Default for Config {
             oauth: OAuth::default(),
             blocking: Blocking::default(),
             reports: Vec::new(),
+            hostname: String::new(),
         }
     }
 }

@@ -107,6 +107,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     let mut config = start.config().clone();
     let reports: types::ReportAddresses = start.section(Role::Reportd.name())?;
     config.reports = reports.patterns().map_err(Failure::new)?;
+    config.hostname = start.suite().hostname.to_ascii_lowercase();
     let mut stopping = start.stopping();
     let url = match config.database.as_str() {
         "" => format!(

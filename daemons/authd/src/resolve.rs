@@ -128,7 +128,17 @@ impl Resolver {
 
     async fn find(&self, address: &Address) -> Result<Resolution, Fault> {
         match self.domain(address.domain()).await? {
-            None => return Ok(Resolution::Remote),
+            None => {
+                // RFC 5321 4.5.1: <Postmaster> alone is that of our own name
+                let Some(target) = self.own_postmaster(address) else {
+                    return Ok(Resolution::Remote);
+                };
+                let ours = self.domain(target.domain()).await?.is_some();
+                return match ours {
+                    true => Box::pin(self.find(&target)).await,
+                    false => Ok(Resolution::Local(vec![Target::Forward(target)])),
+                };
+            }
             Some(domain) if !domain.enabled => {
                 return Err(Fault::new(
                     FaultKind::Temporary,
@@ -152,6 +162,12 @@ impl Resolver {
             true if walk.disabled => Resolution::Disabled,
             true => Resolution::Unknown,
         })
+    }
+
+    /// Where mail for `postmaster` and `abuse` of our own name goes.
+    fn own_postmaster(&self, address: &Address) -> Option<Address> {
+        let own = address.domain() == self.config.hostname && is_role(address);
+        own.then(|| self.config.postmaster.parse().ok()).flatten()
     }
 
     /// Whether reportd takes the mail of an address.
@@ -363,16 +379,19 @@ impl Resolver {
         if let Some(target) = &domain.catch_all {
             return target.parse().ok().map(|target| (target, None));
         }
-        // RFC 5321 4.5.1, RFC 2142 4
-        let role = ["postmaster", "abuse"]
-            .iter()
-            .any(|role| address.local().eq_ignore_ascii_case(role));
-        if !role || self.config.postmaster.is_empty() {
+        if !is_role(address) || self.config.postmaster.is_empty() {
             return None;
         }
         let target = self.config.postmaster.parse().ok()?;
         Some((target, None))
     }
+}
+
+/// RFC 5321 4.5.1, RFC 2142 4
+fn is_role(address: &Address) -> bool {
+    ["postmaster", "abuse"]
+        .iter()
+        .any(|role| address.local().eq_ignore_ascii_case(role))
 }
 
 /// For tests and the log: the accounts of an answer.

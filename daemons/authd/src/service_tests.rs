@@ -506,9 +506,18 @@ async fn limits_hold_and_postmaster_is_reached() {
         app_passwords: 1,
         postmaster: "jane@example.org".into(),
         send_as_catch_all: true,
+        hostname: "mail.example.com".into(),
         ..settings()
     };
     let house = House::furnished(&test, config).await;
+    for (ours, expected) in [
+        ("postmaster@mail.example.com", "Jane@example.org"),
+        ("Abuse@mail.example.com", "Jane@example.org"),
+        ("jane@mail.example.com", "Remote"),
+        ("postmaster@example.com", "Remote"),
+    ] {
+        assert_eq!(house.resolve(ours).await, [expected], "{ours}");
+    }
     assert_eq!(
         house.resolve("Postmaster@example.org").await,
         ["Jane@example.org"]
