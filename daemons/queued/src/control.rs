@@ -364,12 +364,14 @@ impl Core {
             message.steer().removed = Some(true);
             count += 1;
         }
+        // The reports that this makes come after it, and stay.
+        let end = self.reserve(1)?;
         let mut after = QueueId(0);
-        loop {
+        while after < end {
             let page = self.table.list(filter, after, LISTED).await.map_err(away)?;
             let Some(last) = page.last() else { break };
             after = last.id;
-            for listed in page {
+            for listed in page.into_iter().filter(|listed| listed.id < end) {
                 self.bounce(listed, filter).await;
                 count += 1;
             }
