@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use types::{Address, QueueId};
 
 /// Milliseconds since 1970.
@@ -86,9 +86,16 @@ pub struct Core {
     table_away: AtomicBool,
     /// Attempts under way.
     attempts: AtomicU64,
+    /// Messages that are on their way into the table, until it may go on with them.
+    parks: Semaphore,
+    /// Wakes who waits for room: a message of the journal was forgotten.
+    less_fresh: Notify,
     /// What an earlier run left.
     left: Mutex<Left>,
 }
+
+/// Messages on their way into the table at once; the others wait for that in the journal, where they are counted.
+const PARKS: usize = 1024;
 
 /// What an earlier run left.
 #[derive(Debug, Default)]
@@ -225,6 +232,8 @@ impl Core {
             memory: AtomicU64::new(0),
             table_away: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
+            parks: Semaphore::new(PARKS),
+            less_fresh: Notify::new(),
             left: Mutex::new(Left {
                 messages: replay,
                 bodies,
@@ -515,8 +524,15 @@ impl Core {
     pub(crate) fn forget(&self, message: &Message) {
         if self.fresh().remove(&message.id).is_some() {
             self.counters.in_journal.change(-1);
+            self.less_fresh.notify_one();
         }
         self.memory_less(message.forget_content());
+    }
+
+    /// A place on the way into the table.
+    pub(crate) async fn way_into_table(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.parks.acquire().await.ok()
     }
 
     /// Octets of accepted messages in memory.

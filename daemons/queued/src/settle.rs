@@ -351,6 +351,7 @@ impl Core {
     /// Moves a message from the journal to the queue table, with those of its recipients that must wait.
     pub(crate) async fn park(self: &Arc<Self>, message: Arc<Message>, mut waiting: Vec<Waiting>) {
         let id = message.id;
+        let _place = self.way_into_table().await;
         {
             let steer = message.steer();
             for one in &mut waiting {

@@ -13,8 +13,11 @@ use ipc::{Fault, FaultKind};
 use journal::Kind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use types::{Body, QueueId, Role};
+
+/// How long a commit waits at most while too much is in memory.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Core {
     /// Accepts a message (see [`Commit`]). `connection` is that of the caller, which owns the spool slots it opened.
@@ -68,6 +71,7 @@ impl Core {
         connection: u64,
         call: Commit,
     ) -> Result<(), Fault> {
+        self.slow_down().await;
         self.check_room()?;
         let Allowed { relay, sign } = self.check(caller, &call).await?;
         if self.config.ack == Ack::Sql && self.ids.is_earlier(call.id) {
@@ -140,6 +144,23 @@ impl Core {
             self.spool.remove(call.id);
         }
         accepted
+    }
+
+    /// While more is in memory than is good, who brings more waits a little: mail comes as fast as the table takes what cannot be tried
+    /// now, and is not refused before that is too slow.
+    async fn slow_down(&self) {
+        let many = self
+            .config
+            .max_fresh
+            .saturating_add(self.config.max_fresh / 2);
+        let end = Instant::now() + PATIENCE;
+        while self.fresh().len() >= many {
+            let left = end.saturating_duration_since(Instant::now());
+            let less = tokio::time::timeout(left, self.less_fresh.notified());
+            if less.await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn check(&self, caller: Role, call: &Commit) -> Result<Allowed, Fault> {
