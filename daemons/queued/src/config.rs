@@ -36,7 +36,8 @@ pub struct Config {
 
     /// Octets of accepted messages that are kept in memory until their first attempt; the rest is read again. 32 MiB.
     pub memory: u64,
-    /// Accepted messages before their first attempt at most: more go to the queue table at once. 20,000.
+    /// Accepted messages before their first attempt at most: more go to the queue table at once. With half as many more, commits
+    /// wait for up to ten seconds; with twice as many they are refused for a time. 20,000.
     pub max_fresh: usize,
     /// Messages in the queue at most: more are Busy. 1,000,000.
     pub max_messages: u64,
