@@ -349,9 +349,14 @@ impl Core {
     }
 
     /// Moves a message from the journal to the queue table, with those of its recipients that must wait.
-    pub(crate) async fn park(self: &Arc<Self>, message: Arc<Message>, mut waiting: Vec<Waiting>) {
-        let id = message.id;
+    pub(crate) async fn park(self: &Arc<Self>, message: Arc<Message>, waiting: Vec<Waiting>) {
         let _place = self.way_into_table().await;
+        // In a place of its own: thousands may wait here, and have no room for it.
+        Box::pin(self.park_now(message, waiting)).await;
+    }
+
+    async fn park_now(self: &Arc<Self>, message: Arc<Message>, mut waiting: Vec<Waiting>) {
+        let id = message.id;
         {
             let steer = message.steer();
             for one in &mut waiting {
