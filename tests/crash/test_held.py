@@ -1,6 +1,5 @@
 """queued is killed with -9 while mail for later is submitted: all that was acknowledged is still held, and arrives once."""
 
-import contextlib
 import smtplib
 import threading
 
@@ -8,7 +7,7 @@ import pytest
 
 from suite import message, wait_for
 
-COUNT = 40
+KILLS, EACH = 4, 8
 
 
 @pytest.fixture
@@ -21,13 +20,14 @@ def suite(make_suite):
 def test_held_mail_survives_kills(suite):
     user = suite.add_account("jane@example.test")
     acknowledged = []
+    enough = threading.Event()
 
     def submit():
         number = 0
-        while number < COUNT:
+        while not enough.is_set():
             try:
                 with suite.submission(user) as client:
-                    while number < COUNT:
+                    while not enough.is_set():
                         client.mail(user, ["HOLDFOR=86400", "MT-PRIORITY=3"])
                         code, _ = client.rcpt(user)
                         if code == 250:
@@ -44,17 +44,18 @@ def test_held_mail_survives_kills(suite):
 
     sender = threading.Thread(target=submit)
     sender.start()
-    kills = 0
-    while sender.is_alive() and kills < 6:
-        before = len(acknowledged)
-        wait_for(lambda: len(acknowledged) >= min(before + 5, COUNT) or not sender.is_alive(), "more of them", 60)
-        with contextlib.suppress(AssertionError):
-            kills += suite.kill("queued")
-    sender.join()
-    assert kills >= 3
+    try:
+        for _ in range(KILLS):
+            before = len(acknowledged)
+            wait_for(lambda: len(acknowledged) >= before + EACH, "more of them", 60)
+            suite.kill("queued")
+    finally:
+        enough.set()
+        sender.join()
     suite.wait_up()
     # One that was committed when its answer was lost may be there twice, once for each time that it was sent.
-    listed = wait_for(lambda: len(suite.queue()) >= COUNT and suite.queue(), "all of them")
+    count = len(acknowledged)
+    listed = wait_for(lambda: len(queue := suite.queue()) >= count and queue, "all of them")
     assert {entry["state"] for entry in listed} == {"scheduled"}
     assert all(entry["priority"] == 3 for entry in listed)
     assert suite.messages(user) == []
@@ -62,5 +63,5 @@ def test_held_mail_survives_kills(suite):
     suite.wait_queue_empty()
     arrived = suite.messages(user)
     subjects = {line for raw in arrived for line in raw.split(b"\r\n") if line.startswith(b"Subject: held ")}
-    assert len(subjects) == COUNT
+    assert len(subjects) >= count
     assert len(arrived) == len(listed), "each message of the queue arrived once"

@@ -266,6 +266,7 @@ def test_who_accepts_is_asked_no_more(suite):
             assert b"X-Second: 1" in newest(suite, ALICE, raw)
     assert suite.first.heard("rcpt") == [] and len(suite.first.heard("mail")) == 2
     assert len(suite.first.heard("connect")) == 1, "one connection for the session"
+    wait_for(lambda: suite.first.heard("close"), "the session to end")
     suite.first.forget()
     suite.first.plan({"connect": "accept"})
     assert deliver(suite, letter("session"))[-1][0] == 250

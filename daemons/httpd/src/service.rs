@@ -108,8 +108,9 @@ impl Front {
                     self.discovered(settings, body).await
                 }
                 _ => {
-                    // What a client sends beyond the header is not read.
-                    drop(body);
+                    // Nobody wants it. But a reset behind an answer in HTTP/2, which an unread body
+                    // gets, is a failure to some clients: so a small one is taken off the wire.
+                    let _ = Limited::new(body, autoconfig::QUESTION_MAX).collect().await;
                     let asked = (host.as_deref(), &parts.method);
                     self.found(settings, caller, asked, &route).await
                 }
