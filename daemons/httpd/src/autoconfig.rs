@@ -1,7 +1,7 @@
 //! What mail programs ask before an account is set up: autoconfig (Thunderbird and others) and autodiscover (Outlook). The answers say
 //! where our listeners are, as the SRV records do, and nothing of accounts.
 
-use types::Address;
+use types::{Address, xml};
 use zone::{Protocol, Service};
 
 /// Octets of a question.
@@ -65,7 +65,8 @@ pub(crate) fn thunderbird(domain: &str, host: &str, services: &[Service]) -> Str
 /// The answer to a POX autodiscover request for this address.
 pub(crate) fn outlook(address: &Address, host: &str, services: &[Service]) -> String {
     const BASE: &str = "http://schemas.microsoft.com/exchange/autodiscover";
-    let login = escaped(&address.to_string());
+    let address = address.to_string();
+    let login = xml::escape(&address);
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<Autodiscover xmlns=\"{BASE}/responseschema/2006\">\n  \
          <Response xmlns=\"{BASE}/outlook/responseschema/2006a\">\n    <Account>\n      <AccountType>email</AccountType>\n      \
@@ -93,21 +94,6 @@ pub(crate) fn address_in(question: &[u8]) -> Option<Address> {
     let (_, rest) = text.split_once("<EMailAddress>")?;
     let (address, _) = rest.split_once("</EMailAddress>")?;
     address.trim().parse().ok()
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&apos;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod pattern;
 mod role;
 mod status;
 mod suspicion;
+pub mod xml;
 
 pub use address::{Address, AddressError};
 pub use body::{Body, Octets};

@@ -1,7 +1,7 @@
 //! The XML of an aggregate report (RFC 7489 appendix C). Readers of RFC 9990's form take this one, too, while older ones know
 //! nothing else.
 
-use super::{About, xml};
+use super::About;
 use ipc::api::reportd::{Evaluation, Published};
 use std::fmt::Write;
 
@@ -114,7 +114,7 @@ fn record(out: &mut String, row: &Evaluation, count: u64) -> std::fmt::Result {
 }
 
 fn element(out: &mut String, indent: &str, name: &str, text: &str) -> std::fmt::Result {
-    writeln!(out, "{indent}<{name}>{}</{name}>", xml(text))
+    writeln!(out, "{indent}<{name}>{}</{name}>", types::xml::escape(text))
 }
 
 /// DispositionType

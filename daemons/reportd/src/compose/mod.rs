@@ -5,8 +5,6 @@ pub(crate) mod failure;
 pub(crate) mod mail;
 pub(crate) mod tls;
 
-use std::borrow::Cow;
-
 /// What every report says of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct About<'a> {
@@ -28,27 +26,6 @@ pub(crate) struct About<'a> {
     pub(crate) end: u64,
     /// Messages that found no row.
     pub(crate) left_out: u64,
-}
-
-/// Text in XML 1.0: what may not stand in it at all is left out (2.2).
-pub(crate) fn xml(text: &str) -> Cow<'_, str> {
-    let plain = |c: char| !matches!(c, '<' | '>' | '&' | '"' | '\'') && !c.is_control();
-    if text.chars().all(plain) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&apos;"),
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    Cow::Owned(out)
 }
 
 /// `2026-11-29T00:00:00Z`
