@@ -2,15 +2,13 @@
 
 use ipc::api::hookd::{AddedRecipient, HookAddress};
 use message::Fields;
+use runtime::Source;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 /// Octets of a header that are looked at.
 const HEADER_MAX: usize = 1 << 20;
-/// Octets that are read from a file at once.
-const PIECE: usize = 256 * 1024;
 
 /// A field of the header, exactly as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,59 +101,6 @@ impl Field {
     }
 }
 
-/// The text behind the header.
-#[derive(Clone, Debug)]
-pub(crate) enum Text {
-    /// In memory.
-    Octets(Arc<Vec<u8>>),
-    /// In a file, from there, so many octets.
-    File(Arc<File>, u64, u64),
-}
-
-impl Text {
-    /// Octets of it.
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Self::Octets(octets) => octets.len() as u64,
-            Self::File(_, _, len) => *len,
-        }
-    }
-
-    /// A piece from `at` on; empty at the end.
-    pub(crate) async fn piece(&self, at: u64) -> io::Result<Vec<u8>> {
-        let left = self.len().saturating_sub(at);
-        let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        match self {
-            Self::Octets(octets) => {
-                let at = usize::try_from(at).unwrap_or(usize::MAX);
-                let end = at.saturating_add(count);
-                Ok(octets.get(at..end).unwrap_or_default().to_vec())
-            }
-            Self::File(file, start, _) => {
-                let (file, from) = (Arc::clone(file), start + at);
-                let read = tokio::task::spawn_blocking(move || {
-                    let mut piece = vec![0; count];
-                    file.read_exact_at(&mut piece, from)?;
-                    io::Result::Ok(piece)
-                });
-                read.await.map_err(io::Error::other)?
-            }
-        }
-    }
-
-    /// All of it.
-    pub(crate) async fn whole(&self) -> io::Result<Vec<u8>> {
-        let mut all = Vec::new();
-        loop {
-            let piece = self.piece(all.len() as u64).await?;
-            if piece.is_empty() {
-                return Ok(all);
-            }
-            all.extend_from_slice(&piece);
-        }
-    }
-}
-
 /// The message, its envelope, and what has become of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Letter {
@@ -166,8 +111,8 @@ pub(crate) struct Letter {
     rewritten: bool,
     /// Where the text begins in the message as it came.
     pub(crate) body_at: u64,
-    /// The text.
-    pub(crate) text: Text,
+    /// The text behind the header.
+    pub(crate) text: Source,
     /// It is a new one.
     pub(crate) new_text: bool,
     /// The reverse-path.
@@ -212,8 +157,8 @@ impl Letter {
     /// Of a message in memory. `own` are fields before it.
     pub(crate) fn inline(own: &[u8], message: Vec<u8>) -> Self {
         let (fields, at) = read_header(own, &message);
-        let text = Text::Octets(Arc::new(message.get(at..).unwrap_or_default().to_vec()));
-        Self::new(fields, at, text)
+        let text = message.get(at..).unwrap_or_default().to_vec();
+        Self::new(fields, at, text.into())
     }
 
     /// Of a message in a file of that length.
@@ -223,18 +168,25 @@ impl Letter {
     pub(crate) async fn attached(own: &[u8], file: File, len: u64) -> io::Result<Self> {
         let file = Arc::new(file);
         let most = usize::try_from(len).unwrap_or(HEADER_MAX).min(HEADER_MAX);
-        let head = Text::File(Arc::clone(&file), 0, most as u64)
-            .whole()
-            .await?;
+        let head = Source::File {
+            file: Arc::clone(&file),
+            start: 0,
+            len: most as u64,
+        };
+        let head = head.whole().await?;
         let (fields, at) = read_header(own, &head);
         if at == most && (most as u64) < len {
             return Err(io::Error::other("the header is too large"));
         }
-        let text = Text::File(file, at as u64, len - at as u64);
+        let text = Source::File {
+            file,
+            start: at as u64,
+            len: len - at as u64,
+        };
         Ok(Self::new(fields, at, text))
     }
 
-    fn new(fields: Vec<Field>, body_at: usize, text: Text) -> Self {
+    fn new(fields: Vec<Field>, body_at: usize, text: Source) -> Self {
         Self {
             fields,
             before: 0,
@@ -300,7 +252,7 @@ impl Letter {
             }
             Change::DeleteRecipient(address) => self.delete_recipient(&address),
             Change::Text(octets) => {
-                self.text = Text::Octets(Arc::new(octets));
+                self.text = octets.into();
                 self.new_text = true;
             }
             Change::Header(octets) => self.new_header(&octets),

@@ -11,6 +11,7 @@ use ipc::api::hookd::{
     HookOpened, HookOutcome, HookRcpt, HookRow, HookTest, HookTested, NewHeader, Verdict,
 };
 use ipc::{Context, Fault, FaultKind, Router};
+use runtime::Source;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -297,7 +298,7 @@ fn outcome(
         }
     };
     let body = match letter.text {
-        crate::letter::Text::Octets(octets) if letter.new_text => {
+        Source::Octets(octets) if letter.new_text => {
             Some(passed(Arc::unwrap_or_clone(octets), &attach)?)
         }
         _ => None,

@@ -4,7 +4,7 @@
 //! The checks are smtpd's. They stand in the Authentication-Results field that it put before the message; nothing is verified
 //! here, and no such field but ours is believed. The signatures are keyd's.
 
-use crate::content::BodySource;
+use crate::content::each_chunk;
 use crate::dkim::{CrlfLines, Signer, read_header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +13,7 @@ use mail_auth::common::crypto::{HashContext as _, HashImpl as _, Sha256};
 use mail_auth::dkim::Canonicalization;
 use mail_auth::dkim::canonicalize::BodyHasher;
 use message::Field;
+use runtime::Source;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -120,7 +121,7 @@ impl Sealer {
         signer: &Signer,
         sender_domain: Option<&str>,
         prefix: &[u8],
-        body: &BodySource,
+        body: &Source,
         now: u64,
     ) -> Result<Vec<u8>, String> {
         let Some(key) = self.key(signer, sender_domain, prefix)? else {
@@ -374,7 +375,7 @@ fn sign(signer: &Signer, key: &DkimKey, data: Vec<u8>) -> Result<Option<String>,
 }
 
 /// The hash of what stands behind the header, whose length is given as it is sent, in the relaxed form (RFC 6376 3.4.4).
-fn hash_body(prefix: &[u8], body: &BodySource, header: usize) -> Result<Vec<u8>, String> {
+fn hash_body(prefix: &[u8], body: &Source, header: usize) -> Result<Vec<u8>, String> {
     let mut hasher = BodyHasher::new(Sha256::hasher(), Canonicalization::Relaxed, 0);
     let mut lines = CrlfLines::default();
     let (mut clean, mut skip) = (Vec::new(), header);
@@ -386,7 +387,7 @@ fn hash_body(prefix: &[u8], body: &BodySource, header: usize) -> Result<Vec<u8>,
         hasher.write(clean.get(left_out..).unwrap_or_default());
     };
     feed(prefix);
-    body.each_chunk(&mut feed)?;
+    each_chunk(body, &mut feed)?;
     Ok(hasher.finish().0.complete().as_ref().to_vec())
 }
 

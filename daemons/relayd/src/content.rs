@@ -1,106 +1,35 @@
 //! The message as it is sent: trace fields and signatures, then the body from memory or from a file.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
-
-/// Where the body is.
-#[derive(Clone, Debug)]
-pub(crate) enum BodySource {
-    Inline(Arc<Vec<u8>>),
-    /// Read by offset, as the descriptor may be shared. Only the first `len` octets are the body.
-    File {
-        file: Arc<File>,
-        len: u64,
-    },
-}
+use runtime::Source;
 
 /// A message on its way out.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     /// Before the body: signatures, then the prefix of the queue.
     pub(crate) head: Vec<u8>,
-    pub(crate) body: BodySource,
+    pub(crate) body: Source,
 }
 
 /// Octets read and sent at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
-impl BodySource {
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Self::Inline(octets) => octets.len() as u64,
-            Self::File { len, .. } => *len,
-        }
+/// All of a body, a piece at a time. Blocks.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn each_chunk(body: &Source, mut take: impl FnMut(&[u8])) -> Result<(), String> {
+    let mut offset = 0;
+    while offset < body.len() {
+        let chunk = body.read(offset, CHUNK).map_err(unreadable)?;
+        offset += chunk.len() as u64;
+        take(&chunk);
     }
-
-    /// The octets from `offset` on, at most [`CHUNK`]; empty at the end.
-    ///
-    /// # Errors
-    /// If the file is shorter than it should be, or cannot be read.
-    pub(crate) async fn read(&self, offset: u64) -> std::io::Result<Vec<u8>> {
-        match self {
-            Self::Inline(octets) => {
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(octets.len());
-                let end = (start + CHUNK).min(octets.len());
-                Ok(octets.get(start..end).unwrap_or_default().to_vec())
-            }
-            Self::File { file, len } => {
-                let file = file.clone();
-                let want = usize::try_from(len.saturating_sub(offset))
-                    .unwrap_or(CHUNK)
-                    .min(CHUNK);
-                tokio::task::spawn_blocking(move || {
-                    let mut chunk = vec![0; want];
-                    file.read_exact_at(&mut chunk, offset).map(|()| chunk)
-                })
-                .await
-                .map_err(std::io::Error::other)?
-            }
-        }
-    }
-
-    /// The same in a blocking thread.
-    pub(crate) fn read_blocking(&self, offset: u64) -> std::io::Result<Vec<u8>> {
-        match self {
-            Self::Inline(octets) => {
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(octets.len());
-                Ok(octets.get(start..).unwrap_or_default().to_vec())
-            }
-            Self::File { file, len } => {
-                let want = usize::try_from(len.saturating_sub(offset))
-                    .unwrap_or(CHUNK)
-                    .min(CHUNK);
-                let mut chunk = vec![0; want];
-                file.read_exact_at(&mut chunk, offset).map(|()| chunk)
-            }
-        }
-    }
+    Ok(())
 }
 
-impl BodySource {
-    /// All of it, a piece at a time. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) fn each_chunk(&self, mut take: impl FnMut(&[u8])) -> Result<(), String> {
-        let mut offset = 0;
-        while offset < self.len() {
-            let chunk = self
-                .read_blocking(offset)
-                .map_err(|error| format!("the message cannot be read: {error}"))?;
-            if chunk.is_empty() {
-                break;
-            }
-            offset += chunk.len() as u64;
-            take(&chunk);
-        }
-        Ok(())
-    }
+/// Said of a body that cannot be read.
+pub(crate) fn unreadable(error: std::io::Error) -> String {
+    format!("the message cannot be read: {error}")
 }
 
 impl Content {
@@ -128,8 +57,8 @@ impl Traits {
     /// Looks at prefix and body.
     ///
     /// # Errors
-    /// As [`BodySource::read`].
-    pub(crate) async fn of(prefix: &[u8], body: &BodySource) -> std::io::Result<Self> {
+    /// As [`Source::read`].
+    pub(crate) async fn of(prefix: &[u8], body: &Source) -> std::io::Result<Self> {
         let mut found = Self {
             eight_bit: !prefix.is_ascii(),
             utf8_header: !prefix.is_ascii(),
@@ -141,7 +70,7 @@ impl Traits {
         // The last octets of the chunk before: an empty line may be cut in two.
         let mut tail: Vec<u8> = b"\n".to_vec();
         loop {
-            let chunk = body.read(offset).await?;
+            let chunk = body.piece(offset, CHUNK).await?;
             if chunk.is_empty() {
                 found.tls_optional = says_optional(&fields);
                 return Ok(found);
@@ -205,12 +134,9 @@ mod tests {
     use super::*;
 
     async fn traits(body: &[u8]) -> (bool, bool) {
-        let found = Traits::of(
-            b"Received: x\r\n",
-            &BodySource::Inline(Arc::new(body.to_vec())),
-        )
-        .await
-        .unwrap();
+        let found = Traits::of(b"Received: x\r\n", &Source::from(body.to_vec()))
+            .await
+            .unwrap();
         (found.eight_bit, found.utf8_header)
     }
 
@@ -227,7 +153,7 @@ mod tests {
             (" TLS-Required: No", false),
         ] {
             let message = format!("From: a@b\r\n{head}\r\n\r\nx\r\n");
-            let body = BodySource::Inline(Arc::new(message.into_bytes()));
+            let body = Source::from(message.into_bytes());
             let found = Traits::of(b"", &body).await.unwrap();
             assert_eq!(found.tls_optional, optional, "{head}");
         }

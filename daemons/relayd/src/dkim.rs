@@ -1,13 +1,14 @@
 //! DKIM signatures (RFC 6376, RFC 8463) for mail of local senders. The private keys are keyd's: this end makes the hash of
 //! the body and the octets to be signed, and asks keyd for the signature.
 
-use crate::content::BodySource;
+use crate::content::{CHUNK, each_chunk, unreadable};
 use crate::signing::{Plan, Signing};
 use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
 use mail_auth::Error;
 use mail_auth::common::crypto::{Algorithm, CryptoError, Sha256, SigningKey};
 use mail_auth::common::headers::{HeaderWriter as _, Writable};
 use mail_auth::dkim::{DkimSigner, DkimSigningStream};
+use runtime::Source;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ impl Signer {
         &self,
         sender_domain: Option<&str>,
         prefix: &[u8],
-        body: &BodySource,
+        body: &Source,
         author: bool,
     ) -> Result<Vec<u8>, String> {
         let header = read_header(prefix, body)?;
@@ -109,7 +110,7 @@ impl Signer {
         plan: &Plan,
         header: &[u8],
         prefix: &[u8],
-        body: &BodySource,
+        body: &Source,
     ) -> Result<Vec<u8>, String> {
         let fields = covered(plan, header);
         let (of_header, of_body) = plan.form.both();
@@ -140,7 +141,7 @@ impl Signer {
             }
         };
         feed(prefix);
-        body.each_chunk(&mut feed)?;
+        each_chunk(body, &mut feed)?;
         let mut out = Vec::new();
         for stream in streams {
             let signature = stream.finish().map_err(|error| match error {
@@ -191,16 +192,11 @@ fn covered(plan: &Plan, header: &[u8]) -> Vec<String> {
 }
 
 /// The header, and perhaps some octets of what stands behind it.
-pub(crate) fn read_header(prefix: &[u8], body: &BodySource) -> Result<Vec<u8>, String> {
+pub(crate) fn read_header(prefix: &[u8], body: &Source) -> Result<Vec<u8>, String> {
     let mut header = prefix.to_vec();
     let mut offset = 0;
     while offset < body.len().min(HEADER_MAX) {
-        let chunk = body
-            .read_blocking(offset)
-            .map_err(|error| format!("the message cannot be read: {error}"))?;
-        if chunk.is_empty() {
-            break;
-        }
+        let chunk = body.read(offset, CHUNK).map_err(unreadable)?;
         offset += chunk.len() as u64;
         header.extend_from_slice(&chunk);
         let mut fields = message::Fields::new(&header);

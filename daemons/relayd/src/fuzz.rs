@@ -1,11 +1,11 @@
 //! Entry points for fuzzers: each takes any octets, and panics only if a promise is broken.
 
 use crate::arc::{Sealer, Sealing};
-use crate::content::BodySource;
 use crate::dkim::{KeyService, Signer};
 use crate::signing::Signing;
 use crate::sts;
 use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
+use runtime::Source;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl KeyService for Keys {
 pub fn sealing(octets: &[u8]) {
     let signer = Signer::new(Arc::new(Keys), Duration::from_secs(60), Signing::default());
     let sealer = Sealer::new(Sealing::default(), "mx.example.org");
-    let body = BodySource::Inline(Arc::new(octets.to_vec()));
+    let body = Source::from(octets.to_vec());
     for found in ["pass", "fail", "none"] {
         let prefix = format!(
             "Delivered-To: a@example.org\r\nAuthentication-Results: mx.example.org; arc={found}\r\n"

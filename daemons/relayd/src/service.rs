@@ -2,13 +2,14 @@
 
 use crate::arc::Sealer;
 use crate::attempt::Client;
-use crate::content::{BodySource, Content, Traits};
+use crate::content::{Content, Traits};
 use crate::dkim::{KeyService, Signer};
 use crate::transaction::Job;
 use crate::verdict::status;
 use ipc::api::keyd::{DkimKey, DkimKeys, DkimSign};
 use ipc::api::relayd::{Relay, Relayed};
 use ipc::{Fault, FaultKind};
+use runtime::Source;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -108,7 +109,7 @@ impl Service {
         Ok(relayed)
     }
 
-    async fn prepare(&self, call: Relay, body: BodySource) -> Result<Job, Unprepared> {
+    async fn prepare(&self, call: Relay, body: Source) -> Result<Job, Unprepared> {
         let unprepared = |why: String, told: &str| Unprepared {
             indexes: call
                 .recipients
@@ -200,10 +201,10 @@ struct Unprepared {
     told: String,
 }
 
-fn body_source(body: &Body, mut descriptors: Vec<OwnedFd>) -> Result<BodySource, Fault> {
+fn body_source(body: &Body, mut descriptors: Vec<OwnedFd>) -> Result<Source, Fault> {
     let invalid = |text: &str| Fault::new(FaultKind::Invalid, text);
     match (body, descriptors.pop(), descriptors.is_empty()) {
-        (Body::Inline(octets), None, true) => Ok(BodySource::Inline(Arc::new(octets.0.clone()))),
+        (Body::Inline(octets), None, true) => Ok(Source::from(octets.0.clone())),
         (Body::Attached { len }, Some(descriptor), true) => {
             let file = File::from(descriptor);
             let real = file
@@ -213,8 +214,9 @@ fn body_source(body: &Body, mut descriptors: Vec<OwnedFd>) -> Result<BodySource,
             if real < *len {
                 return Err(invalid("the body's file is shorter than the body"));
             }
-            Ok(BodySource::File {
+            Ok(Source::File {
                 file: Arc::new(file),
+                start: 0,
                 len: *len,
             })
         }

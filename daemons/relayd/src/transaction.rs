@@ -2,7 +2,7 @@
 
 use crate::config::{Config, EightBit, Protocol};
 use crate::connection::{Connection, Lost};
-use crate::content::{Content, Traits};
+use crate::content::{CHUNK, Content, Traits};
 use crate::service::now;
 use crate::verdict::{by_class, with_host};
 use smtp::By;
@@ -397,7 +397,7 @@ async fn send_text(job: &Job, connection: &mut Connection, config: &Config) -> R
         let chunk = job
             .content
             .body
-            .read(offset)
+            .piece(offset, CHUNK)
             .await
             .map_err(|error| Lost::Io("reading the message", error))?;
         offset += chunk.len() as u64;
@@ -423,7 +423,7 @@ async fn send_binary(job: &Job, connection: &mut Connection, config: &Config) ->
         let chunk = job
             .content
             .body
-            .read(offset)
+            .piece(offset, CHUNK)
             .await
             .map_err(|error| Lost::Io("reading the message", error))?;
         offset += chunk.len() as u64;

@@ -17,6 +17,7 @@ mod notify;
 mod probe;
 mod sandbox;
 mod sockets;
+mod source;
 mod start;
 pub mod tally;
 mod users;
@@ -24,6 +25,7 @@ mod users;
 pub use config::{Document, Suite, UsersMode};
 pub use failure::Failure;
 pub use sockets::{Listen, Listener, Socket, socket_path};
+pub use source::Source;
 pub use start::Start;
 
 use ipc::topology::{self, Network};

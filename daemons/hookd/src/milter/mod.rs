@@ -11,6 +11,7 @@ use crate::letter::{Author, Change, Field, Letter};
 use ::milter::{Actions, CHUNK, Family, Place, Reply, Steps, put};
 use ipc::api::hookd::HookFacts;
 use link::Link;
+use runtime::Source;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -332,7 +333,7 @@ async fn text(link: &mut Link, letter: &Letter, until: Instant) -> Result<Word, 
     let replies = !link.terms.steps.has(Steps::NO_REPLY_BODY);
     let mut at = 0;
     loop {
-        let piece = letter.text.piece(at).await?;
+        let piece = letter.text.piece(at, Source::PIECE).await?;
         if piece.is_empty() {
             return Ok(Word::Go);
         }

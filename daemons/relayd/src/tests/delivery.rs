@@ -3,8 +3,8 @@
 use super::server::{Script, Server, StartTls};
 use super::{BODY, client, config, job, statuses, summary};
 use crate::config::{Config, EightBit, Protocol, RouteConfig, TlsMode};
-use crate::content::BodySource;
 use ipc::api::relayd::Relayed;
+use runtime::Source;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use types::{BodyType, Enhanced, Notify, Ret};
@@ -611,8 +611,9 @@ async fn a_large_body_comes_from_its_file() {
     let mut message = job(&["a@t.example"], b"").await;
     let file = std::fs::File::open(&path).unwrap();
     file.read_at(&mut [0; 1], 0).unwrap();
-    message.content.body = BodySource::File {
+    message.content.body = Source::File {
         file: Arc::new(file),
+        start: 0,
         len: body.len() as u64,
     };
     assert_eq!(

@@ -16,11 +16,11 @@ mod verify;
 
 use crate::attempt::Client;
 use crate::config::Config;
-use crate::content::{BodySource, Content, Traits};
+use crate::content::{Content, Traits};
 use crate::transaction::Job;
 use crate::transport::{Dnssec, Transport};
 use ipc::api::relayd::{RelayRecipient, Relayed};
-use std::sync::Arc;
+use runtime::Source;
 use types::{BodyType, Notify, Outcome, Status};
 
 /// Short limits: a host that is silent must not hold up the tests.
@@ -57,7 +57,7 @@ async fn job(recipients: &[&str], body: &[u8]) -> Job {
             orcpt: None,
             notify: Notify::default(),
         });
-    let body = BodySource::Inline(Arc::new(body.to_vec()));
+    let body = Source::from(body.to_vec());
     let traits = Traits::of(b"", &body).await.unwrap();
     Job {
         trace: types::TraceId(1),

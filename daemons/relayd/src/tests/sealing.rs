@@ -100,7 +100,7 @@ impl House {
     }
 
     fn with(&self, prefix: &str, message: &str) -> String {
-        let body = BodySource::Inline(std::sync::Arc::new(message.as_bytes().to_vec()));
+        let body = Source::from(message.as_bytes().to_vec());
         let set = self
             .sealer
             .seal(&self.signer, None, prefix.as_bytes(), &body, 1_700_000_000)

@@ -1,11 +1,12 @@
 //! Signatures, verified with the public keys.
 
 use crate::Signing;
-use crate::content::{BodySource, CHUNK};
+use crate::content::CHUNK;
 use crate::dkim::{KeyService, Signer};
 use ipc::api::keyd::{DkimAlgorithm, DkimKey, DkimState};
 use mail_auth::common::crypto::{Algorithm, Ed25519Key, RsaKey, Sha256, SigningKey};
 use mail_auth::common::headers::Writable;
+use runtime::Source;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,8 +68,8 @@ impl KeyService for Keys {
     }
 }
 
-fn inline(body: &[u8]) -> BodySource {
-    BodySource::Inline(Arc::new(body.to_vec()))
+fn inline(body: &[u8]) -> Source {
+    Source::from(body.to_vec())
 }
 
 fn sign(signer: &Signer, prefix: &str, body: &[u8]) -> Result<String, String> {

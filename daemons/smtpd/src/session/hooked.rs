@@ -2,18 +2,18 @@
 
 use super::arrival::Arrival;
 use super::hooks::away;
-use super::spool::{PIECE, Spool};
+use super::spool::Spool;
 use super::transaction::Transaction;
 use super::{Session, data::Reply};
 use crate::backend::Backend;
 use ipc::api::authd::Resolution;
 use ipc::api::hookd::{AddedRecipient, HookMessage, HookOutcome, HookRcpt, NewHeader, Verdict};
 use ipc::{Fault, FaultKind};
+use runtime::Source;
 use smtp::Command;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::{Address, Body, Enhanced, Octets, Recipient, Route, Suspicion, TraceId, Treatment};
@@ -24,22 +24,6 @@ pub(super) enum Passed {
     On(Octets, Body),
     /// It is taken and thrown away, as this filter wants it.
     Away(String),
-}
-
-/// A part of a new message.
-enum Source {
-    Octets(Vec<u8>),
-    /// From there, so many octets.
-    File(Arc<File>, u64, u64),
-}
-
-impl Source {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Octets(octets) => octets.len() as u64,
-            Self::File(_, _, len) => *len,
-        }
-    }
 }
 
 /// The fields of a prefix: ours alone, and those that filters see.
@@ -411,9 +395,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         if usize::try_from(total).is_ok_and(|total| total <= Body::INLINE_MAX) {
             let mut whole = Vec::new();
             for source in &sources {
-                let part = read(source, 0)
-                    .await
-                    .map_err(|error| later(trace, &error))?;
+                let part = source.whole().await.map_err(|error| later(trace, &error))?;
                 whole.extend_from_slice(&part);
             }
             self.give_spool_back(arrival, trace).await;
@@ -454,13 +436,13 @@ impl Old {
             (Body::Inline(octets), _) => {
                 let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
                 let part = octets.get(place(from)..place(to).min(octets.len()));
-                Ok(Source::Octets(part.unwrap_or_default().to_vec()))
+                Ok(part.unwrap_or_default().to_vec().into())
             }
-            (_, Some(file)) => Ok(Source::File(
-                Arc::clone(file),
-                from,
-                to.saturating_sub(from),
-            )),
+            (_, Some(file)) => Ok(Source::File {
+                file: Arc::clone(file),
+                start: from,
+                len: to.saturating_sub(from),
+            }),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -474,10 +456,14 @@ impl Old {
     ) -> io::Result<Vec<Source>> {
         let mut descriptors = descriptors.into_iter();
         let mut given = |body: Body| match body {
-            Body::Inline(octets) => Ok(Source::Octets(octets.0)),
+            Body::Inline(octets) => Ok(Source::from(octets.0)),
             Body::Attached { len } => {
                 let descriptor = descriptors.next().ok_or(io::ErrorKind::NotFound)?;
-                Ok(Source::File(Arc::new(File::from(descriptor)), 0, len))
+                Ok(Source::File {
+                    file: Arc::new(File::from(descriptor)),
+                    start: 0,
+                    len,
+                })
             }
             Body::Slot { .. } => Err(io::Error::from(io::ErrorKind::InvalidData)),
         };
@@ -486,12 +472,12 @@ impl Old {
         match header {
             Some(header) => {
                 sources.push(given(header)?);
-                sources.push(Source::Octets(b"\r\n".to_vec()));
+                sources.push(b"\r\n".to_vec().into());
             }
             None => {
                 sources.push(self.part(0, self.body_at.min(len))?);
                 if self.body_at >= len {
-                    sources.push(Source::Octets(b"\r\n".to_vec()));
+                    sources.push(b"\r\n".to_vec().into());
                 }
             }
         }
@@ -503,33 +489,11 @@ impl Old {
     }
 }
 
-/// The next piece of a part, from `at` on; empty at its end.
-async fn read(source: &Source, at: u64) -> io::Result<Vec<u8>> {
-    let left = usize::try_from(source.len().saturating_sub(at)).unwrap_or(PIECE);
-    let count = left.min(PIECE);
-    match source {
-        Source::Octets(octets) => {
-            let from = usize::try_from(at).unwrap_or(usize::MAX);
-            let piece = octets.get(from..from.saturating_add(count));
-            Ok(piece.unwrap_or_default().to_vec())
-        }
-        Source::File(file, start, _) => {
-            let (file, from) = (Arc::clone(file), start + at);
-            let read = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; count];
-                file.read_exact_at(&mut piece, from)?;
-                io::Result::Ok(piece)
-            });
-            read.await.map_err(io::Error::other)?
-        }
-    }
-}
-
 async fn copy(sources: &[Source], spool: &mut Spool) -> io::Result<()> {
     for source in sources {
         let mut at = 0;
         while at < source.len() {
-            let piece = read(source, at).await?;
+            let piece = source.piece(at, Source::PIECE).await?;
             at += piece.len() as u64;
             spool.write(piece).await?;
         }
