@@ -2,7 +2,9 @@
 that are away, slow, or break the rules."""
 
 import contextlib
+import os
 import re
+import signal
 import smtplib
 import socket
 import threading
@@ -480,6 +482,22 @@ def test_hookd_is_killed_in_the_middle(suite):
         suite.first.plan({"do": [["addheader", "X-Back", "1"]]})
         assert client.sendmail("b@example.net", [ALICE], raw) == {}
         assert b"X-Back: 1" in newest(suite, ALICE, raw)
+
+
+def test_nobody_waits_for_filters_at_the_end(suite):
+    with suite.smtp() as client:
+        assert client.mail("a@example.net")[0] == 250
+        pid = suite.pids()["hookd"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert client.quit()[0] == 221
+            took = time.monotonic() - began
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert took < 3, "hookd says nothing, and that is nothing to the client"
+    wait_for(lambda: suite.first.heard("close"), "the session to end")
+    assert [event["what"] for event in suite.first.heard()][-3:] == ["mail", "abort", "close"]
 
 
 def test_a_milter_is_started_again(suite):

@@ -24,6 +24,8 @@ use types::{Body, Octets, Role};
 
 /// New fields that go before all others within the answer.
 const BEFORE_MAX: usize = 32 * 1024;
+/// Sessions that are being closed at a time. Each lasts until its last question is answered, and then a second for each filter.
+const FAREWELLS: usize = 256;
 /// A permit of memory is for so many octets.
 const UNIT: usize = 1024;
 
@@ -72,6 +74,7 @@ pub(crate) struct Hooks {
     next: AtomicU64,
     memory: Semaphore,
     memory_units: usize,
+    farewells: Arc<Semaphore>,
     figures: Figures,
 }
 
@@ -84,6 +87,7 @@ impl Hooks {
             next: AtomicU64::new(1),
             memory: Semaphore::new(memory_units),
             memory_units,
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
             figures: Figures::default(),
         }
     }
@@ -181,16 +185,21 @@ impl Hooks {
         }
     }
 
-    async fn close(&self, context: &Context, session: u64) {
-        let key = (context.peer.connection, session);
+    /// Ends a session. Nobody waits until its filters have heard of that: one may be slow, or still at the last question. If too many
+    /// are that slow, the connections to them are closed without a word.
+    fn close(&self, key: (u64, u64)) {
         let found = {
             let mut sessions = self.sessions();
             let found = sessions.remove(&key);
             self.count(sessions.len());
             found
         };
-        if let Some(session) = found {
-            session.lock().await.close().await;
+        let farewell = Arc::clone(&self.farewells).try_acquire_owned();
+        if let (Some(session), Ok(farewell)) = (found, farewell) {
+            tokio::spawn(async move {
+                session.lock().await.close().await;
+                drop(farewell);
+            });
         }
     }
 
@@ -389,7 +398,7 @@ pub(crate) fn router(hooks: &Arc<Hooks>) -> Router {
         .on(move |context: Context, call: HookClose| {
             let hooks = Arc::clone(&close);
             async move {
-                hooks.close(&context, call.session).await;
+                hooks.close((context.peer.connection, call.session));
                 Ok(())
             }
         })
@@ -402,4 +411,34 @@ pub(crate) fn router(hooks: &Arc<Hooks>) -> Router {
             async move { hooks.test(&context, call).await }
         })
         .on_closed(move |peer| closed.close_connection(peer.connection))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_that_is_busy_is_closed_without_waiting() {
+        let rules = Rules::new(&Config::default(), "mail.example").unwrap();
+        let limits = rules.limits;
+        let hooks = Hooks::new(rules, 1 << 20);
+        let mut busy = Vec::new();
+        for number in 0..=FAREWELLS as u64 {
+            let session = Session::new(HookClient::default(), None, Vec::new(), limits);
+            let session = Arc::new(tokio::sync::Mutex::new(session));
+            hooks.sessions().insert((1, number), Arc::clone(&session));
+            busy.push(session.lock_owned().await);
+        }
+        for number in 0..=FAREWELLS as u64 {
+            hooks.close((1, number));
+        }
+        assert!(hooks.sessions().is_empty());
+        assert_eq!(hooks.farewells.available_permits(), 0);
+        drop(busy);
+        let all = u32::try_from(FAREWELLS).unwrap();
+        let ended = hooks.farewells.acquire_many(all);
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        assert!(ended.unwrap().is_ok());
+    }
 }

@@ -249,8 +249,9 @@ impl Session {
         }
     }
 
-    /// The session is over.
+    /// The session is over, and with it a transaction that was under way.
     pub(crate) async fn close(&mut self) {
+        self.abort();
         for talk in self.runs.iter_mut().filter_map(|run| run.talk.as_mut()) {
             talk.quit().await;
         }

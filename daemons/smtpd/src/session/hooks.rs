@@ -131,11 +131,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
     }
 
-    /// The session is over.
-    pub(super) async fn hooks_close(&mut self) {
-        if self.hooks.is_some() {
-            Box::pin(self.tell_close()).await;
-        }
+    /// The session is over, and with it a transaction that was under way. Nobody waits until hookd has heard of it: neither the
+    /// client nor its place.
+    pub(super) fn hooks_close(&mut self) {
+        self.hooks_forget(self.trace);
+        self.hooks = None;
     }
 }
 
@@ -224,7 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         away
     }
 
-    /// hookd's session is of no use any more. If hookd has it still, it need not keep it.
+    /// hookd's session is of no use any more. If hookd has it still, it need not keep it. Each of these tasks is about a session that
+    /// hookd has given out: there are no more of them than `hookd.sessions`, and none lasts longer than [`FORGOTTEN`].
     fn hooks_forget(&mut self, trace: TraceId) {
         let session = self
             .hooks
@@ -468,13 +469,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         let live = std::mem::take(&mut hooking.mail).live;
         if let Some(session) = hooking.session.filter(|_| live) {
             let _ = self.hook_call(self.trace, &HookAbort { session }).await;
-        }
-    }
-
-    async fn tell_close(&mut self) {
-        let session = self.hooks.take().and_then(|hooking| hooking.session);
-        if let Some(session) = session {
-            let _ = self.hook_call(self.trace, &HookClose { session }).await;
         }
     }
 }

@@ -242,8 +242,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        self.hooks_close();
         self.drop_transaction().await;
-        self.hooks_close().await;
         self.service.figures.open.change(-1);
         let reason = match end {
             End::Said(reason) => {
