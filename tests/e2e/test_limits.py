@@ -239,3 +239,10 @@ def test_our_own_queue_comes_again(grey):
         assert "Greylisted" in sender.log.read_text()
     finally:
         sender.remove()
+
+
+def test_the_schema_of_counts_is_shown(suite):
+    rows = {row["database"]: row for row in suite.json("schema", "show")["schemas"]}
+    assert list(rows) == ["store", "directory", "limits"]
+    assert rows["limits"]["version"] == rows["limits"]["known"] == 1
+    assert rows["limits"]["at_start"] == "as this program needs it"

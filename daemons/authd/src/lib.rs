@@ -63,19 +63,10 @@ pub use service::Service;
 
 use ipc::{Fault, FaultKind, Router};
 use runtime::{Failure, Needs, Setting, Start};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use tokio::time::MissedTickBehavior;
 use types::Role;
-
-/// The file of a SQLite database, if it is one.
-fn sqlite_file(url: &str) -> Option<&Path> {
-    let path = url.strip_prefix("sqlite:")?;
-    let path = path.strip_prefix("//").unwrap_or(path);
-    Some(Path::new(
-        path.split_once('?').map_or(path, |(path, _)| path),
-    ))
-}
 
 /// What it needs besides its state directory: the SQL server, or the directory of a SQLite file elsewhere.
 ///
@@ -89,7 +80,7 @@ pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
         ..Needs::default()
     };
     needs.read.extend(config.oauth.client_secret_file.clone());
-    match sqlite_file(&config.database) {
+    match sql::sqlite_file(&config.database) {
         Some(file) => needs.write.extend(file.parent().map(PathBuf::from)),
         None => needs.servers |= !config.database.is_empty(),
     }

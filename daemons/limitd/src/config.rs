@@ -2,6 +2,7 @@
 
 use crate::rate::Rates;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use types::Network;
 
 /// What smtpd does while limitd is away.
@@ -42,6 +43,16 @@ pub struct Config {
     pub rule: Vec<RuleConfig>,
     /// `[limitd.greylist]`
     pub greylist: Greylist,
+}
+
+impl Config {
+    /// The URL of its database; `state_dir` is its own directory.
+    pub fn url(&self, state_dir: &Path) -> String {
+        match self.database.as_str() {
+            "" => format!("sqlite://{}", state_dir.join("limits.db").display()),
+            url => url.to_owned(),
+        }
+    }
 }
 
 impl Default for Config {

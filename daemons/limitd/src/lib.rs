@@ -38,11 +38,12 @@ mod window;
 
 pub use config::{Action, Away, Config, Counted, Greylist, KeyPart, RuleConfig};
 pub use rate::{Rate, Rates};
+pub use store::{COMPONENT, MIGRATIONS};
 
 use ipc::FaultKind;
 use runtime::{Failure, Needs, Setting, Start};
 use service::Limits;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -52,15 +53,6 @@ use types::Role;
 /// How often what does not count any more is forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// The file of a SQLite database, if it is one.
-fn sqlite_file(url: &str) -> Option<&Path> {
-    let path = url.strip_prefix("sqlite:")?;
-    let path = path.strip_prefix("//").unwrap_or(path);
-    Some(Path::new(
-        path.split_once('?').map_or(path, |(path, _)| path),
-    ))
-}
-
 /// What it needs besides its state directory: the SQL server, or the directory of a SQLite file elsewhere.
 ///
 /// # Errors
@@ -68,7 +60,7 @@ fn sqlite_file(url: &str) -> Option<&Path> {
 pub fn needs(config: &Config, _: &Setting) -> Result<Needs, Failure> {
     service::check(config).map_err(Failure::new)?;
     let mut needs = Needs::default();
-    match sqlite_file(&config.database) {
+    match sql::sqlite_file(&config.database) {
         Some(file) => needs.write.extend(file.parent().map(PathBuf::from)),
         None => needs.servers = !config.database.is_empty(),
     }
@@ -136,10 +128,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
 
 /// Opens the database, and waits for a server that comes up after us; `None` if it is told to stop meanwhile.
 async fn open(start: &Start<Config>, config: &Config) -> Result<Option<Limits>, Failure> {
-    let url = match config.database.as_str() {
-        "" => format!("sqlite://{}", start.state_dir().join("limits.db").display()),
-        url => url.to_owned(),
-    };
+    let url = config.url(&start.state_dir());
     let options = sql::Options {
         max_connections: config.connections,
         // Small: what is asked often is in our own memory.

@@ -5,9 +5,10 @@ use ipc::api::limitd::{Grey, GreyNetwork};
 use sql::{Db, Error, Migration, Row, args};
 
 /// The schema's name in `schema_version`.
-pub(crate) const COMPONENT: &str = "limits";
+pub const COMPONENT: &str = "limits";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+/// Its versions.
+pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "counts, greylisting",
     statements: &[

@@ -14,7 +14,9 @@ pub(crate) struct MailStore {
     /// The section `[blob]`.
     pub(crate) blobs: blob::Config,
     /// `authd.database`; empty for the file in authd's state directory.
-    directory: String,
+    pub(crate) directory: String,
+    /// The database of limits, if limitd is enabled.
+    pub(crate) limits_url: Option<String>,
     /// `suite.state_dir`.
     pub(crate) state_dir: PathBuf,
 }
@@ -42,14 +44,19 @@ impl MailStore {
     pub(crate) fn of(place: &Place) -> Result<Self, Failure> {
         let document = place.document()?;
         let failed = |failure: runtime::Failure| Failure::new(failure.to_string());
+        let state_dir = document.suite().map_err(failed)?.state_dir;
+        let limits: limitd::Config = document.section("limitd").map_err(failed)?;
         Ok(Self {
+            limits_url: limits
+                .enabled
+                .then(|| limits.url(&state_dir.join("limits"))),
             store: document.section("store").map_err(failed)?,
             blobs: document.section("blob").map_err(failed)?,
             directory: document
                 .section::<authd::Config>("authd")
                 .map_err(failed)?
                 .database,
-            state_dir: document.suite().map_err(failed)?.state_dir,
+            state_dir,
         })
     }
 
@@ -66,6 +73,7 @@ impl MailStore {
                 ..self.blobs.clone()
             },
             directory: String::new(),
+            limits_url: None,
             state_dir,
         }
     }

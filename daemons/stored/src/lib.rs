@@ -51,10 +51,8 @@ pub fn needs(_config: &Config, setting: &Setting) -> Result<Needs, Failure> {
     let store: store::Config = setting.document.section("store")?;
     let blobs: blob::Config = setting.document.section("blob")?;
     let url = store.url(&setting.state_dir);
-    let file = url
-        .strip_prefix("sqlite:")
-        .map(|path| PathBuf::from(path.trim_start_matches("//")));
-    let directory = file.as_ref().and_then(|file| file.parent());
+    let file = sql::sqlite_file(&url);
+    let directory = file.and_then(|file| file.parent());
     let elsewhere = directory.filter(|directory| *directory != setting.state_dir);
     Ok(Needs {
         write: elsewhere

@@ -96,6 +96,14 @@ impl fmt::Debug for Db {
     }
 }
 
+/// The file of a SQLite database, if the URL is of one.
+pub fn sqlite_file(url: &str) -> Option<&Path> {
+    let path = url.strip_prefix("sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    Some(Path::new(path))
+}
+
 impl Db {
     /// Opens `sqlite:///path/file.db`, `postgres://user:password@host/database` or `mysql://user:password@host/database`
     /// (both also with `?host=/socket/directory` or `?socket=/path` as sqlx documents them). A server need not be there yet: it
@@ -105,17 +113,14 @@ impl Db {
     /// [`Kind::Config`]: not such a URL. SQLite: whatever opening the file gives; [`Kind::Unavailable`] if a reader comes before
     /// the writer has made the file.
     pub async fn open(url: &str, options: &Options) -> Result<Self, Error> {
-        let (scheme, rest) = url
+        let (scheme, _) = url
             .split_once(':')
             .ok_or_else(|| Error::new(Kind::Config, "a database URL begins with a scheme"))?;
         let (pools, dialect) = match scheme {
             "sqlite" => {
-                let path = rest.strip_prefix("//").unwrap_or(rest);
-                let path = path.split_once('?').map_or(path, |(path, _)| path);
-                (
-                    Pools::Sqlite(Arc::new(open_sqlite(Path::new(path), options).await?)),
-                    Dialect::Sqlite,
-                )
+                let file = sqlite_file(url).unwrap_or(Path::new(""));
+                let leases = open_sqlite(file, options).await?;
+                (Pools::Sqlite(Arc::new(leases)), Dialect::Sqlite)
             }
             "postgres" | "postgresql" => (
                 Pools::Postgres(open_postgres(url, options)?),

@@ -31,7 +31,7 @@ mod tx;
 mod value;
 
 pub use batch::{pad, placeholders, split_rows, tuples};
-pub use db::{Db, Options};
+pub use db::{Db, Options, sqlite_file};
 pub use dialect::Dialect;
 pub use error::{Error, Kind};
 pub use migrate::{Migration, migrate, migrate_with_point, schema_version, verify};

@@ -10,6 +10,7 @@ use serde_json::json;
 use sql::point::{self, Point};
 use sql::{Db, Kind, Migration, Options, Points};
 use std::cmp::Ordering;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A database with its schema.
@@ -17,6 +18,8 @@ struct Part {
     area: &'static str,
     component: &'static str,
     migrations: &'static [Migration],
+    /// Where it is.
+    url: String,
     /// Where its points are, if it is a server.
     points: Points,
     /// The daemon that writes it.
@@ -34,12 +37,13 @@ struct State {
 }
 
 impl Part {
-    fn all(store: &MailStore, keep: usize) -> [Self; 2] {
-        [
+    fn all(store: &MailStore, keep: usize) -> Vec<Self> {
+        let mut all = vec![
             Self {
                 area: "store",
                 component: store::COMPONENT,
                 migrations: store::MIGRATIONS,
+                url: store.tables_url(),
                 points: Points {
                     folder: store.store_dir(),
                     keep,
@@ -50,34 +54,46 @@ impl Part {
                 area: "directory",
                 component: authd::COMPONENT,
                 migrations: authd::MIGRATIONS,
+                url: store.directory_url(),
                 points: Points::new(store.state_dir.join("directory")),
                 writer: "authd",
             },
-        ]
-    }
-
-    async fn open(&self, store: &MailStore, options: &Options) -> Result<Db, Failure> {
-        match self.area {
-            "store" => store.tables(options).await,
-            _ => store.directory(options).await,
+        ];
+        if let Some(url) = &store.limits_url {
+            all.push(Self {
+                area: "limits",
+                component: limitd::COMPONENT,
+                migrations: limitd::MIGRATIONS,
+                url: url.clone(),
+                // What is counted is no mail: limitd makes no points of it.
+                points: Points {
+                    folder: store.state_dir.join("limits"),
+                    keep: 0,
+                },
+                writer: "limitd",
+            });
         }
+        all
     }
 
-    /// The file of SQLite.
-    fn file(&self, store: &MailStore) -> Option<PathBuf> {
-        let url = match self.area {
-            "store" => store.tables_url(),
-            _ => store.directory_url(),
-        };
-        let path = url.strip_prefix("sqlite:")?;
-        let path = path.strip_prefix("//").unwrap_or(path);
-        Some(PathBuf::from(
-            path.split_once('?').map_or(path, |(path, _)| path),
-        ))
+    async fn open(&self, options: &Options) -> Result<Db, Failure> {
+        Ok(Db::open(&self.url, options).await?)
     }
 
-    async fn state(&self, store: &MailStore) -> Result<State, Failure> {
-        let db = self.open(store, &Options::reader()).await?;
+    async fn state(&self) -> Result<State, Failure> {
+        let known = self.migrations.last().map_or(0, |last| last.version);
+        if let Some(file) = sql::sqlite_file(&self.url)
+            && matches!(std::fs::metadata(file), Err(error) if error.kind() == ErrorKind::NotFound)
+        {
+            let folder = file.parent().unwrap_or(Path::new("/"));
+            return Ok(State {
+                found: 0,
+                known,
+                room: (None, 0),
+                points: point::list(folder, self.component),
+            });
+        }
+        let db = self.open(&Options::reader()).await?;
         let found = match sql::schema_version(&db, self.component).await {
             Err(error) if error.kind() == Kind::Statement => 0,
             other => other?,
@@ -85,7 +101,7 @@ impl Part {
         let folder = self.points.folder_of(&db).await?;
         let state = State {
             found,
-            known: self.migrations.last().map_or(0, |last| last.version),
+            known,
             room: self.points.room(&db).await?,
             points: point::list(&folder, self.component),
         };
@@ -152,7 +168,7 @@ async fn show(store: &MailStore, keep: usize, json: bool) -> Result<(), Failure>
     let mut rows = Vec::new();
     let mut listed = Vec::new();
     for part in Part::all(store, keep) {
-        let state = part.state(store).await?;
+        let state = part.state().await?;
         for point in &state.points {
             listed.push(json!({
                 "database": part.area,
@@ -201,15 +217,15 @@ async fn back(store: &MailStore, keep: usize, json: bool, path: &Path) -> Result
         .into_iter()
         .find(|part| part.component == point.component)
         .ok_or_else(odd)?;
-    let (text, aside) = if let Some(file) = part.file(store) {
-        let aside = point::put_file_back(&file, &path).await?;
+    let (text, aside) = if let Some(file) = sql::sqlite_file(&part.url) {
+        let aside = point::put_file_back(file, &path).await?;
         let text = match &aside {
             Some(aside) => format!("; what was there is {}", aside.display()),
             None => String::new(),
         };
         (text, aside)
     } else {
-        let db = part.open(store, &Options::writer()).await?;
+        let db = part.open(&Options::writer()).await?;
         let (_, rows) = point::put_rows_back(&db, part.component, part.migrations, &path).await?;
         db.close().await;
         (format!(": {rows} rows"), None)
@@ -231,7 +247,7 @@ pub(crate) async fn check(findings: &mut Findings, place: &Place) {
     };
     let Ok(keep) = keep(place) else { return };
     for part in Part::all(&store, keep) {
-        let state = match part.state(&store).await {
+        let state = match part.state().await {
             Ok(state) => state,
             Err(failure) => {
                 findings.error(part.area, format!("its schema: {}", failure.text));
@@ -255,6 +271,7 @@ pub(crate) async fn check(findings: &mut Findings, place: &Place) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn part(keep: usize) -> Part {
@@ -262,6 +279,7 @@ mod tests {
             area: "store",
             component: "mail",
             migrations: store::MIGRATIONS,
+            url: "sqlite::memory:".to_owned(),
             points: Points {
                 folder: PathBuf::new(),
                 keep,
@@ -296,5 +314,33 @@ mod tests {
         assert!(part(2).prospect(&state(3)).contains("will not start"));
         let half = part(2).prospect(&state(point::UNFINISHED));
         assert!(half.contains("schema back` again"), "{half}");
+    }
+
+    #[tokio::test]
+    async fn limits_are_there_if_they_are_enabled() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut suite = MailStore {
+            store: store::Config::default(),
+            blobs: blob::Config::default(),
+            directory: String::new(),
+            limits_url: None,
+            state_dir: folder.path().to_owned(),
+        };
+        assert_eq!(Part::all(&suite, 2).len(), 2);
+        let limits = limitd::Config::default();
+        suite.limits_url = Some(limits.url(folder.path()));
+        let parts = Part::all(&suite, 2);
+        let part = parts.last().unwrap();
+        let before = part.state().await.unwrap();
+        assert_eq!((part.area, before.found), ("limits", 0));
+        assert!(part.prospect(&before).contains("limitd makes version"));
+        let db = part.open(&Options::writer()).await.unwrap();
+        sql::migrate(&db, part.component, part.migrations)
+            .await
+            .unwrap();
+        db.close().await;
+        let after = part.state().await.unwrap();
+        assert!(after.found == after.known && after.known > 0);
+        assert_eq!(part.prospect(&after), "as this program needs it");
     }
 }
