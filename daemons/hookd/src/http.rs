@@ -36,7 +36,7 @@ impl std::fmt::Debug for Hook {
 
 /// What is answered.
 #[derive(Debug, Deserialize)]
-struct Reply {
+pub(crate) struct Reply {
     action: Action,
     #[serde(default)]
     response: Option<Response>,
@@ -188,21 +188,7 @@ impl Hook {
             "envelope": envelope(&letter.sender, &letter.recipients),
             "message": self.contents(letter).await?,
         });
-        let reply = self.post(&request).await?;
-        let word = word(&reply, view)?;
-        if word != Word::Go {
-            return Ok(word);
-        }
-        let changes: Result<Vec<Change>, Trouble> =
-            reply.modifications.into_iter().map(change).collect();
-        for change in changes? {
-            letter.apply(change, by);
-        }
-        if reply.action == Action::Quarantine {
-            let reason = reply.response.and_then(|response| response.message);
-            letter.apply(Change::Quarantine(reason.unwrap_or_default()), by);
-        }
-        Ok(Word::Go)
+        heed(self.post(&request).await?, view, letter, by)
     }
 
     async fn contents(&self, letter: &Letter) -> Result<Value, Trouble> {
@@ -253,9 +239,37 @@ impl Hook {
             }
             all.extend_from_slice(&piece);
         }
-        serde_json::from_slice(&all)
-            .map_err(|error| Trouble::new(format!("its answer is not understood: {error}")))
+        reply(&all)
     }
+}
+
+/// Reads an answer.
+pub(crate) fn reply(octets: &[u8]) -> Result<Reply, Trouble> {
+    serde_json::from_slice(octets)
+        .map_err(|error| Trouble::new(format!("its answer is not understood: {error}")))
+}
+
+/// Does to a message what is answered; all of it or nothing.
+pub(crate) fn heed(
+    reply: Reply,
+    view: &View<'_>,
+    letter: &mut Letter,
+    by: Author<'_>,
+) -> Result<Word, Trouble> {
+    let word = word(&reply, view)?;
+    if word != Word::Go {
+        return Ok(word);
+    }
+    let changes: Result<Vec<Change>, Trouble> =
+        reply.modifications.into_iter().map(change).collect();
+    for change in changes? {
+        letter.apply(change, by);
+    }
+    if reply.action == Action::Quarantine {
+        let reason = reply.response.and_then(|response| response.message);
+        letter.apply(Change::Quarantine(reason.unwrap_or_default()), by);
+    }
+    Ok(Word::Go)
 }
 
 /// Of the errors that wrap each other, the innermost says what was wrong; without the URL.

@@ -77,7 +77,12 @@ impl Field {
         let lines = value.split(|octet| *octet == b'\n');
         for (at, line) in lines
             .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-            .filter(|line| !line.trim_ascii().is_empty())
+            // A line of blanks would end the header for some who read it.
+            .filter(|line| {
+                !line
+                    .iter()
+                    .all(|octet| octet.is_ascii_whitespace() || *octet == 0)
+            })
             .enumerate()
         {
             if at > 0 {

@@ -25,6 +25,7 @@ mod address;
 mod config;
 mod figures;
 mod filter;
+pub mod fuzz;
 mod http;
 mod letter;
 mod milter;

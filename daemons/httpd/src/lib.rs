@@ -25,6 +25,7 @@ mod answer;
 mod autoconfig;
 mod config;
 mod door;
+pub mod fuzz;
 mod pulse;
 mod seats;
 mod service;

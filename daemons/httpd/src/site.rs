@@ -94,7 +94,10 @@ impl Site<'_> {
             let target = parts
                 .uri
                 .path_and_query()
-                .map_or("/", |target| target.as_str());
+                .map(|target| target.as_str())
+                // RFC 9112 3.2.4: `*` is no path, and would be part of the host.
+                .filter(|target| *target != "*")
+                .unwrap_or("/");
             return Route::Secure(format!("https://{host}{target}"));
         }
         if AUTOCONFIG_PATHS.contains(&path) {
@@ -222,6 +225,10 @@ mod tests {
         assert_eq!(
             route("/.well-known/mta-sts.txt?a=b", "mta-sts.one.example", false),
             Route::Secure(secure)
+        );
+        assert_eq!(
+            route("*", "one.example", false),
+            Route::Secure("https://one.example/".to_owned())
         );
         assert_eq!(route("/", "elsewhere.test", false), Route::Stranger);
     }

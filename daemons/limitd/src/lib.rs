@@ -25,6 +25,7 @@
 
 mod config;
 mod counts;
+pub mod fuzz;
 mod grey;
 mod pattern;
 mod rate;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use types::Address;
 
 /// A longer key is cut, and ends with the hash of all of it.
-const KEY_MAX: usize = 200;
+pub(crate) const KEY_MAX: usize = 200;
 
 /// Which bits of addresses make a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Entry points for fuzzers: each takes any octets, and panics only if the codec breaks a promise.
 
+use crate::engine::{Event, Input, Script};
 use crate::protocol::{Assembly, Limits, Step, Word, parse, put, response};
 
 /// A ManageSieve client's octets; and any octets as strings, which are read as they were written.
@@ -39,6 +40,41 @@ pub fn managesieve(data: &[u8]) {
         }
     }
     written(data);
+}
+
+/// A script as users send it: it is refused with a place that is there, or runs to its end within the limits, whatever it does.
+pub fn script(data: &[u8]) {
+    let limits = crate::Limits {
+        script_bytes: 8192,
+        variable_bytes: 1024,
+        steps: 2000,
+        ..crate::Limits::default()
+    };
+    let compiled = match crate::compile(data, &limits) {
+        Ok(compiled) => compiled,
+        Err(problem) => {
+            let lines = data.split(|octet| *octet == b'\n').count();
+            assert!(
+                (1..=lines).contains(&problem.line) && problem.column >= 1,
+                "{problem}"
+            );
+            return;
+        }
+    };
+    let runtime = crate::runtime(&limits, "mail.example");
+    let message = b"From: a@a.example\r\nTo: b@b.example\r\nSubject: one two\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+        --b\r\n\r\ntext\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>x\r\n--b--\r\n";
+    let mut context = runtime.filter(message);
+    let mut input = Input::script(Script::Personal(String::new()), compiled);
+    let mut sent = 0;
+    while let Some(Ok(event)) = context.run(input) {
+        sent += usize::from(matches!(event, Event::SendMessage { .. }));
+        input = match event {
+            Event::IncludeScript { .. } | Event::DuplicateId { .. } => Input::False,
+            _ => Input::True,
+        };
+    }
+    assert!(sent <= limits.messages);
 }
 
 /// Strings are read back as they were written.

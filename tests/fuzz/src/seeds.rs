@@ -40,6 +40,36 @@ pub fn challenges() -> Vec<Vec<u8>> {
     ])
 }
 
+/// Targets, with what stands in `Host`.
+pub fn requests() -> Vec<Vec<u8>> {
+    corpus("http-request")
+}
+
+/// What mail programs ask.
+pub fn questions() -> Vec<Vec<u8>> {
+    corpus("http-question")
+}
+
+/// What hooks answer.
+pub fn hooks() -> Vec<Vec<u8>> {
+    corpus("hook-answer")
+}
+
+/// Whom limits are about.
+pub fn keys() -> Vec<Vec<u8>> {
+    corpus("limit-keys")
+}
+
+/// Rates, and counts.
+pub fn rates() -> Vec<Vec<u8>> {
+    corpus("limit-rates")
+}
+
+/// Scripts of users.
+pub fn scripts() -> Vec<Vec<u8>> {
+    corpus("sieve")
+}
+
 /// Replies of servers.
 pub fn replies() -> Vec<Vec<u8>> {
     texts(&[
