@@ -12,6 +12,7 @@
 pub mod config;
 mod failure;
 mod logs;
+mod memory;
 pub mod metrics;
 mod notify;
 mod probe;
@@ -194,6 +195,7 @@ where
             control,
             users: identity.users,
         };
+        tokio::spawn(memory::tend());
         tokio::select! {
             ended = run(start) => ended,
             ended = watch_over(&inner, &notifier, path, sound) => ended,
