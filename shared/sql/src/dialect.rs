@@ -15,6 +15,7 @@
 //! | `{if_not_exists}` in CREATE INDEX | IF NOT EXISTS | IF NOT EXISTS | (the migration runner knows) |
 //! | `{indexed_by:i}` behind a table | `INDEXED BY i` | | |
 //! | `{not_mysql}` at the start of a migration's statement | (done) | (done) | (left out) |
+//! | `{only_sqlite}` the same | (done) | (left out) | (left out) |
 //! | `INSERT {ignore} INTO t ... {do_nothing}` | ON CONFLICT DO NOTHING | the same | INSERT IGNORE |
 //! | `{on_conflict:a, b} c = {excluded:c}` | ON CONFLICT (a, b) DO UPDATE SET c = excluded.c | the same | ON DUPLICATE KEY UPDATE c = VALUES(c) |
 //! | `{for_update}` at the end of SELECT | | FOR UPDATE | FOR UPDATE |
@@ -111,7 +112,7 @@ impl Dialect {
             "table" => ["", "", TABLE],
             "clustered" => ["WITHOUT ROWID", "", TABLE],
             "if_not_exists" => ["IF NOT EXISTS", "IF NOT EXISTS", ""],
-            "not_mysql" => ["", "", ""],
+            "not_mysql" | "only_sqlite" => ["", "", ""],
             "ignore" => ["", "", "IGNORE"],
             "do_nothing" => ["ON CONFLICT DO NOTHING", "ON CONFLICT DO NOTHING", ""],
             "for_update" => ["", "FOR UPDATE", "FOR UPDATE"],

@@ -112,7 +112,7 @@ pub(crate) async fn make(db: &Db, steps: &[Migration]) -> Result<(), Error> {
             continue;
         }
         let mut tx = db.begin().await?;
-        for statement in step.statements {
+        for statement in for_dialect(db, step) {
             tx.execute_raw(statement).await?;
         }
         tx.commit().await?;
@@ -120,10 +120,19 @@ pub(crate) async fn make(db: &Db, steps: &[Migration]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The statements that are for this database.
+fn for_dialect(db: &Db, step: &Migration) -> impl Iterator<Item = &'static &'static str> {
+    let dialect = db.dialect();
+    step.statements.iter().filter(move |text| match dialect {
+        Dialect::Sqlite => true,
+        Dialect::Postgres => !text.starts_with("{only_sqlite}"),
+        Dialect::MySql => !text.starts_with("{only_sqlite}") && !text.starts_with("{not_mysql}"),
+    })
+}
+
 /// MySQL commits each statement by itself. What an earlier run has done already is no error.
 async fn one_by_one(db: &Db, migration: &Migration) -> Result<(), Error> {
-    let statements = migration.statements.iter();
-    for statement in statements.filter(|text| !text.starts_with("{not_mysql}")) {
+    for statement in for_dialect(db, migration) {
         match db.execute_raw(statement).await {
             Err(error) if error.is_done_already() => {}
             other => other?,
@@ -154,7 +163,7 @@ async fn apply(db: &Db, component: &str, migration: &Migration) -> Result<(), Er
     if now.map_or(Ok(0), |row| row.u32(0))? >= migration.version {
         return tx.rollback().await;
     }
-    for statement in migration.statements {
+    for statement in for_dialect(db, migration) {
         tx.execute_raw(statement).await?;
     }
     tx.execute(MARK, args![component, migration.version])

@@ -118,6 +118,10 @@ macro_rules! on_pool {
                     let again = $db.is_read_only() && turn < crate::tx::TURNS;
                     let spare = if again { args.clone() } else { Vec::new() };
                     let text = AssertSqlSafe($db.texts.get($text)?);
+                    let _turn = match $db.is_read_only() {
+                        true => None,
+                        false => leases.turn_for($text).await?,
+                    };
                     let $query = sqlx::query_with(text, sqlite(args)?);
                     let mut lease = leases.acquire().await?;
                     let $executor = lease.get()?;
@@ -315,6 +319,7 @@ impl Db {
         let text = AssertSqlSafe(self.texts.get(text)?);
         match &self.pools {
             Pools::Sqlite(pool) => {
+                let _turn = pool.turn().await?;
                 sqlx::raw_sql(text)
                     .execute(pool.acquire().await?.get()?)
                     .await?;

@@ -10,7 +10,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as Turns, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 /// The connections of one database.
 pub(crate) struct Leases {
@@ -18,9 +18,13 @@ pub(crate) struct Leases {
     pub(crate) pool: SqlitePool,
     idle: Mutex<Vec<(Instant, PoolConnection<Sqlite>)>>,
     places: Arc<Semaphore>,
+    writers: Arc<Turns<()>>,
     timeout: Duration,
     keep: Duration,
 }
+
+/// The right to write, until it is dropped.
+pub(crate) type Turn = OwnedMutexGuard<()>;
 
 impl Leases {
     pub(crate) fn new(pool: SqlitePool, most: u32, timeout: Duration, keep: Duration) -> Self {
@@ -28,9 +32,31 @@ impl Leases {
             pool,
             idle: Mutex::default(),
             places: Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(1).max(1))),
+            writers: Arc::default(),
             timeout,
             keep,
         }
+    }
+
+    /// Waits until no one else of this process writes. SQLite lets one write at a time, and has the others sleep and try again,
+    /// for up to a tenth of a second each time; here the next one goes on at once, in the order in which they came.
+    pub(crate) async fn turn(&self) -> Result<Turn, Error> {
+        let turn = Arc::clone(&self.writers).lock_owned();
+        tokio::time::timeout(self.timeout, turn)
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut.into())
+    }
+
+    /// As [`Leases::turn`], if this statement writes.
+    pub(crate) async fn turn_for(&self, statement: &str) -> Result<Option<Turn>, Error> {
+        let verb = statement
+            .split_ascii_whitespace()
+            .next()
+            .unwrap_or_default();
+        if ["SELECT", "EXPLAIN", "PRAGMA"].contains(&verb) {
+            return Ok(None);
+        }
+        self.turn().await.map(Some)
     }
 
     /// The connection used last, whose cache is warm, or a new one.

@@ -2,7 +2,7 @@
 
 use crate::db::Pools;
 use crate::dialect::Texts;
-use crate::sqlite_lease::{Lease, Leases};
+use crate::sqlite_lease::{Lease, Leases, Turn};
 use crate::{Db, Dialect, Error};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{MySql, Postgres, Transaction};
@@ -25,6 +25,8 @@ pub(crate) enum Driver {
 /// sqlx's own bookkeeping would leave the connection useless. What is not ended properly is closed.
 pub(crate) struct SqliteTx {
     lease: Lease,
+    /// Held until the connection is back: it stands behind it.
+    _turn: Option<Turn>,
     open: bool,
     /// Its commit is not synced: the connection is made careful again behind it.
     relaxed: bool,
@@ -45,6 +47,7 @@ impl SqliteTx {
         for turn in 1.. {
             let mut tx = Self {
                 lease: leases.acquire().await?,
+                _turn: None,
                 open: true,
                 relaxed: false,
             };
@@ -64,8 +67,10 @@ impl SqliteTx {
     }
 
     async fn begin(leases: &Arc<Leases>, how: &'static str, relaxed: bool) -> Result<Self, Error> {
+        let turn = leases.turn().await?;
         let mut tx = Self {
             lease: leases.acquire().await?,
+            _turn: Some(turn),
             open: true,
             relaxed,
         };
