@@ -11,7 +11,7 @@ use sql::Migration;
 /// The name of the schema.
 pub(crate) const COMPONENT: &str = "queue";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[DEFERRED, ORDER, NODES];
+pub(crate) const MIGRATIONS: &[Migration] = &[DEFERRED, ORDER, NODES, LEAN];
 
 const DEFERRED: Migration = Migration {
     version: 1,
@@ -98,5 +98,48 @@ const NODES: Migration = Migration {
             octets {blob} NOT NULL,
             PRIMARY KEY (id, seq)
         ) {table}",
+    ],
+};
+
+/// Each message that is put here or goes away changes every index, each in another place: there are no more of them than the
+/// queue needs to go on, and to find an address. In SQLite the recipients are in the order of their key.
+const LEAN: Migration = Migration {
+    version: 4,
+    name: "fewer indexes of deferred mail",
+    statements: &[
+        "{only_sqlite}CREATE TABLE queue_recipient_by_key (
+            id {bigint} NOT NULL,
+            idx {bigint} NOT NULL,
+            destination {key} NOT NULL,
+            address {name} NOT NULL,
+            domain {key} NOT NULL,
+            route {key},
+            held {bigint} NOT NULL,
+            due {bigint} NOT NULL,
+            attention {bigint} NOT NULL,
+            expires {bigint} NOT NULL,
+            attempts {bigint} NOT NULL,
+            last {blob},
+            lease_owner {key},
+            lease_until {bigint} NOT NULL,
+            priority {bigint} NOT NULL DEFAULT 0,
+            not_before {bigint} NOT NULL DEFAULT 0,
+            lease {bigint} NOT NULL DEFAULT 0,
+            PRIMARY KEY (id, idx)
+        ) {clustered}",
+        "{only_sqlite}INSERT INTO queue_recipient_by_key SELECT id, idx, destination, address, domain, route, held, due, attention,
+            expires, attempts, last, lease_owner, lease_until, priority, not_before, lease FROM queue_recipient",
+        "{only_sqlite}DROP TABLE queue_recipient",
+        "{only_sqlite}ALTER TABLE queue_recipient_by_key RENAME TO queue_recipient",
+        "{only_sqlite}CREATE INDEX queue_recipient_attention ON queue_recipient (held, attention)",
+        "{only_sqlite}CREATE INDEX queue_recipient_address ON queue_recipient (address)",
+        "{only_sqlite}CREATE INDEX queue_recipient_order ON queue_recipient (destination, held, priority, due)",
+        // MySQL cannot drop what may be gone already: there they stay.
+        "{not_mysql}DROP INDEX IF EXISTS queue_recipient_due",
+        "{not_mysql}DROP INDEX IF EXISTS queue_recipient_domain",
+        "{not_mysql}DROP INDEX IF EXISTS queue_message_size",
+        "{not_mysql}DROP INDEX IF EXISTS queue_message_arrived",
+        // Figures are read from this one, and never from the messages.
+        "CREATE INDEX {if_not_exists} queue_message_figures ON queue_message (arrived, size)",
     ],
 };

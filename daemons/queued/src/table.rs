@@ -99,32 +99,33 @@ impl Table {
 
     /// The database, opened and migrated, with a lease for this node.
     pub(crate) async fn db(&self) -> Result<&Db, Error> {
-        self.db
-            .get_or_try_init(|| async {
-                let options = Options {
-                    max_connections: 5,
-                    mmap_mib: 0,
-                    cache_kib: 2048,
-                    // A node that is stopped in the middle of a transaction must not stop the others.
-                    patience: Some(self.node.span()),
-                    ..Options::writer()
-                };
-                let db = Db::open(&self.url, &options).await?;
-                sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
-                let joined = self.node.join(&db).await?;
-                self.unconfirmed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(joined.unconfirmed);
-                db.execute(
-                    "UPDATE queue_destination SET next = 0 WHERE failures = 0",
-                    args![],
-                )
-                .await?;
-                self.recount(&db).await?;
-                Ok(db)
-            })
-            .await
+        // In a place of its own: everybody may be the first, and nobody has room for all that this takes.
+        self.db.get_or_try_init(|| Box::pin(self.open())).await
+    }
+
+    async fn open(&self) -> Result<Db, Error> {
+        let options = Options {
+            max_connections: 5,
+            mmap_mib: 0,
+            cache_kib: 4096,
+            // A node that is stopped in the middle of a transaction must not stop the others.
+            patience: Some(self.node.span()),
+            ..Options::writer()
+        };
+        let db = Db::open(&self.url, &options).await?;
+        sql::migrate(&db, COMPONENT, MIGRATIONS).await?;
+        let joined = self.node.join(&db).await?;
+        self.unconfirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(joined.unconfirmed);
+        db.execute(
+            "UPDATE queue_destination SET next = 0 WHERE failures = 0",
+            args![],
+        )
+        .await?;
+        self.recount(&db).await?;
+        Ok(db)
     }
 
     /// Counts the messages: other nodes put some in and take some out.
@@ -400,6 +401,11 @@ pub(crate) fn waiting(row: &Row) -> Result<Waiting, Error> {
     })
 }
 
+/// Recipients at a destination that are due and that nobody works on, by their messages. COALESCE: so that no database looks for them
+/// among all that wait there.
+pub(crate) const FREE_HERE: &str =
+    "COALESCE(destination, '') = ? AND held = 0 AND due <= ? AND lease = 0 AND id IN ({list})";
+
 /// The messages to take first at a destination: by priority (RFC 6710 4.2), then by their time. Each priority is one place in
 /// the index, so that what is not due yet costs nothing.
 async fn first_due(
@@ -412,9 +418,7 @@ async fn first_due(
     // Above the highest there is.
     let mut above: i64 = 10;
     while ids.len() < limit {
-        let text = "SELECT MAX(priority) FROM queue_recipient WHERE destination = ? AND held = 0 AND priority < ?";
-        let level = tx.fetch_optional(text, args![destination, above]).await?;
-        let Some(level) = level.map_or(Ok(None), |row| row.int_opt(0))? else {
+        let Some(level) = next_level(tx, destination, above).await? else {
             break;
         };
         let text = "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND priority = ? AND due <= ?
@@ -429,6 +433,29 @@ async fn first_due(
         above = level;
     }
     Ok(ids)
+}
+
+/// When the next of what nobody works on is due at a destination.
+async fn next_due(tx: &mut Tx, destination: &str) -> Result<Option<u64>, Error> {
+    let mut next: Option<u64> = None;
+    let mut above: i64 = 10;
+    while let Some(level) = next_level(tx, destination, above).await? {
+        let text = "SELECT due FROM queue_recipient WHERE destination = ? AND held = 0 AND priority = ? AND lease = 0
+            ORDER BY due LIMIT 1";
+        if let Some(row) = tx.fetch_optional(text, args![destination, level]).await? {
+            let due = row.u64(0)?;
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        above = level;
+    }
+    Ok(next)
+}
+
+/// The highest priority of a destination's mail below another one.
+async fn next_level(tx: &mut Tx, destination: &str, above: i64) -> Result<Option<i64>, Error> {
+    let text = "SELECT MAX(priority) FROM queue_recipient WHERE destination = ? AND held = 0 AND priority < ?";
+    let level = tx.fetch_optional(text, args![destination, above]).await?;
+    level.map_or(Ok(None), |row| row.int_opt(0))
 }
 
 /// Leases what is due at one destination.
@@ -451,30 +478,21 @@ async fn lease_at(
     }
     let ids = first_due(tx, destination, now, limit).await?;
     if !ids.is_empty() {
-        let text = format!(
-            "SELECT {COLUMNS} FROM queue_recipient WHERE destination = ? AND held = 0 AND due <= ?
-                AND lease = 0 AND id IN ({{list}}) {{skip_locked}}"
-        );
+        let text =
+            format!("SELECT {COLUMNS} FROM queue_recipient WHERE {FREE_HERE} {{skip_locked}}");
         let list = ids.into_iter().map(number).collect();
         for row in &tx.fetch_in(&text, &args![destination, now], list).await? {
             taken.entry(row.u64(0)?).or_default().push(waiting(row)?);
         }
+        let text = format!("UPDATE queue_recipient SET lease = ? WHERE {FREE_HERE}");
         tx.execute_in(
-            "UPDATE queue_recipient SET lease = ? WHERE destination = ? AND held = 0 AND due <= ? AND lease = 0
-                AND id IN ({list})",
+            &text,
             &args![lease, destination, now],
             taken.keys().copied().map(number).collect(),
         )
         .await?;
     }
-    let left = tx
-        .fetch_optional(
-            "SELECT due FROM queue_recipient WHERE destination = ? AND held = 0 AND lease = 0 ORDER BY due LIMIT 1",
-            args![destination],
-        )
-        .await?
-        .map(|row| row.u64(0))
-        .transpose()?;
+    let left = next_due(tx, destination).await?;
     let next = match left {
         Some(left) if due.failures == 0 || taken.is_empty() => left,
         _ if taken.is_empty() => NEVER,

@@ -57,7 +57,7 @@ fn conditions(filter: &QueueFilter) -> (String, Vec<Value>) {
     if !filter.ids.is_empty() {
         let mut list: Vec<Value> = filter.ids.iter().map(|id| Value::from(id.0)).collect();
         let count = sql::pad(&mut list);
-        text.push_str(&format!(" AND m.id IN ({})", placeholders(count)));
+        text.push_str(&format!(" AND r.id IN ({})", placeholders(count)));
         args.append(&mut list);
     }
     if let Some(sender) = &filter.sender {
@@ -103,9 +103,13 @@ impl Table {
         limit: u32,
     ) -> Result<Vec<Value>, Error> {
         let (text, mut more) = conditions(filter);
+        // The messages themselves are large: they are not looked through for what the recipients tell.
+        let messages = match filter.sender {
+            Some(_) => " JOIN queue_message m ON m.id = r.id",
+            None => "",
+        };
         let text = format!(
-            "SELECT DISTINCT m.id FROM queue_message m JOIN queue_recipient r ON r.id = m.id
-                WHERE m.id > ?{text} ORDER BY m.id LIMIT ?"
+            "SELECT DISTINCT r.id FROM queue_recipient r{messages} WHERE r.id > ?{text} ORDER BY r.id LIMIT ?"
         );
         let mut args = args![after.0];
         args.append(&mut more);
@@ -174,18 +178,20 @@ impl Table {
                 None => (" AND address = ?", args![text]),
             },
         };
+        // COALESCE: they are found by their ids, and not among all that are held or are not.
         let (verb, mut first) = match action {
             Action::Retry => (
-                "UPDATE queue_recipient SET due = CASE WHEN not_before > ? THEN not_before ELSE ? END WHERE held = 0",
+                "UPDATE queue_recipient SET due = CASE WHEN not_before > ? THEN not_before ELSE ? END
+                    WHERE COALESCE(held, 0) = 0",
                 args![now, now],
             ),
             Action::Hold => (
-                "UPDATE queue_recipient SET held = 1 WHERE held = 0",
+                "UPDATE queue_recipient SET held = 1 WHERE COALESCE(held, 0) = 0",
                 args![],
             ),
             Action::Release { early: false } => (
                 "UPDATE queue_recipient SET held = 0, due = CASE WHEN not_before > ? THEN not_before ELSE ? END
-                    WHERE held = 1",
+                    WHERE COALESCE(held, 0) = 1",
                 args![now, now],
             ),
             Action::Release { early: true } => (
@@ -240,10 +246,12 @@ impl Table {
     }
 }
 
+/// Where messages go. COALESCE: see [`Table::act`].
+pub(crate) const DESTINATIONS: &str = "SELECT DISTINCT destination FROM queue_recipient WHERE COALESCE(held, 0) = 0 AND id IN ({list})";
+
 /// Looks at the destinations of these messages now, also at dead ones if `anyway`.
 async fn wake(tx: &mut Tx, ids: Vec<Value>, now: u64, anyway: bool) -> Result<(), Error> {
-    let text = "SELECT DISTINCT destination FROM queue_recipient WHERE held = 0 AND id IN ({list})";
-    let rows = tx.fetch_in(text, &[], ids).await?;
+    let rows = tx.fetch_in(DESTINATIONS, &[], ids).await?;
     let names = rows
         .iter()
         .map(|row| row.text(0).map(str::to_owned))

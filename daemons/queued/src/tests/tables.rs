@@ -3,9 +3,9 @@
 use super::*;
 use crate::node::{self, Node};
 use crate::record::Head;
-use crate::table::{Due, LOCAL, Leased, NEVER, Parked, Table, Waiting};
+use crate::table::{self, Due, LOCAL, Leased, NEVER, Parked, Table, Waiting};
 use crate::table_change::{Change, Made, Settled};
-use crate::table_control::Action;
+use crate::table_control::{self, Action};
 
 fn head(sender: &str, recipients: &[&str]) -> Head {
     let recipients = recipients.iter().map(|address| Recipient {
@@ -565,5 +565,30 @@ async fn nothing_waits_for_ever_between_two_nodes() {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len() as u64, 2 * EACH, "{}", database.name);
+    }
+}
+
+/// What is known by its messages is not looked for among all that waits at a destination: with a long queue that is what it would cost.
+#[tokio::test]
+async fn a_long_queue_is_not_looked_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", directory.path().join("queue.db").display());
+    let table = node_table(&url, "local", 60);
+    let db = table.db().await.unwrap();
+    let ids = vec!["?"; 100].join(", ");
+    let texts = [
+        format!("SELECT * FROM queue_recipient WHERE {}", table::FREE_HERE),
+        format!(
+            "UPDATE queue_recipient SET lease = 1 WHERE {}",
+            table::FREE_HERE
+        ),
+        table_control::DESTINATIONS.to_owned(),
+    ];
+    for text in texts {
+        let text = format!("EXPLAIN QUERY PLAN {}", text.replace("{list}", &ids));
+        let args = vec![sql::Value::from(0_u64); text.matches('?').count()];
+        let rows = db.fetch_all(&text, args).await.unwrap();
+        let plan: Vec<&str> = rows.iter().map(|row| row.text(3).unwrap()).collect();
+        assert!(plan[0].contains("PRIMARY KEY (id=?)"), "{text}: {plan:?}");
     }
 }
