@@ -34,10 +34,10 @@ pub struct Config {
     /// Spool files that listeners may have open at once. 1,024.
     pub spool_slots: usize,
 
-    /// Octets of accepted messages that are kept in memory until their first attempt; the rest is read again. 32 MiB.
+    /// Octets of accepted messages that are kept in memory until their first attempt; the rest is read again. 16 MiB.
     pub memory: u64,
     /// Accepted messages before their first attempt at most: more go to the queue table at once. With half as many more, commits
-    /// wait for up to ten seconds; with twice as many they are refused for a time. 20,000.
+    /// wait for up to ten seconds; with twice as many they are refused for a time. 10,000.
     pub max_fresh: usize,
     /// Messages in the queue at most: more are Busy. 1,000,000.
     pub max_messages: u64,
@@ -113,8 +113,8 @@ impl Default for Config {
             batch_bytes: 8 * 1024 * 1024,
             commit_backlog: 4096,
             spool_slots: 1024,
-            memory: 32 * 1024 * 1024,
-            max_fresh: 20_000,
+            memory: 16 * 1024 * 1024,
+            max_fresh: 10_000,
             max_messages: 1_000_000,
             min_free: 128 * 1024 * 1024,
             local_concurrency: 64,
