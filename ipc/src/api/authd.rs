@@ -516,6 +516,10 @@ pub enum ListPart {
     Unsubscribe,
     /// An answer to a question of the list: `list-confirm+TOKEN@`.
     Confirm(String),
+    /// A report about the personal copy of one member: `list-bounces+TOKEN@`.
+    Bounce(String),
+    /// A post of which members behind a place get their personal copies next: `list-copies+TOKEN@`. Never from outside.
+    Copies(String),
 }
 
 /// Who may post to a list.
@@ -599,6 +603,8 @@ pub struct MailingList {
     pub max_bounces: u32,
     /// Members, in answers.
     pub members: u64,
+    /// Each member gets a copy of their own: with a reverse-path and a way to leave that name them.
+    pub personal: bool,
 }
 
 /// A member of a list.
@@ -716,8 +722,10 @@ operation!(ListRecipients = 57, idempotent -> Vec<Address>);
 pub struct ListBounced {
     /// The list.
     pub list: Address,
-    /// Up to 100.
+    /// Up to 100. They do not count for a list with personal posts.
     pub members: Vec<Address>,
+    /// Of [`ListPart::Bounce`]: the member of a personal copy. With a seal that is not ours nothing is noted.
+    pub token: Option<String>,
 }
 operation!(ListBounced = 58, idempotent -> ListSuspended);
 
@@ -769,4 +777,59 @@ pub enum ListAnswer {
     },
     /// Nobody joins this list by mail.
     Closed,
+}
+
+/// The next members who get personal copies of a post; `None` if the token is not ours, or there is no such list any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListCopies {
+    /// The list.
+    pub list: Address,
+    /// Of [`ListPart::Copies`]; `None`: from the beginning, which has no copies yet, but a place to go on from.
+    pub token: Option<String>,
+}
+operation!(ListCopies = 70, idempotent -> Option<ListCopiesPage>);
+
+/// The answer to [`ListCopies`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListCopiesPage {
+    /// In the order of their places, which stays as members come and go.
+    pub copies: Vec<PersonalCopy>,
+    /// `list-copies+TOKEN@`, where the rest is; `None`: these were the last.
+    pub next: Option<Address>,
+}
+
+/// What is personal in a member's copy of a post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonalCopy {
+    /// The member.
+    pub member: Address,
+    /// The reverse-path: `list-bounces+TOKEN@`.
+    pub sender: Address,
+    /// For [`ListUnsubscribe`]: letters and digits.
+    pub unsubscribe: String,
+    /// The member's domain is none of ours.
+    pub remote: bool,
+}
+
+/// Ends the membership that a token names (RFC 8058), or shows what it is about. `None`: the token is not ours.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ListUnsubscribe {
+    /// Of [`PersonalCopy::unsubscribe`].
+    pub token: String,
+    /// Whether it ends now.
+    pub leave: bool,
+}
+operation!(ListUnsubscribe = 71, idempotent -> Option<ListLeft>);
+
+impl std::fmt::Debug for ListUnsubscribe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a token, to leave: {}", self.leave)
+    }
+}
+
+/// The answer to [`ListUnsubscribe`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListLeft {
+    /// The list; `None`: the membership has ended before, or the list has.
+    pub list: Option<String>,
 }
