@@ -4,6 +4,8 @@ import email
 import email.policy
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,9 @@ from exchangers import Authority
 from servers import Knot, zone
 from sink import Sink
 from suite import Suite, free_port, wait_for
+
+# Their house is ours, with more in it.
+sys.path.append(str(Path(__file__).parent))
 from test_lists import AUTHORS, HOST, House, RECORD, field, signed, verdicts
 
 WEB = "mail.example.test"
@@ -205,6 +210,7 @@ def report(member, action="failed", status="5.1.1"):
 def test_bounces_count_against_whom_the_reverse_path_names(house):
     address = house.own("verp", "--owner", "owner@ours.example", "--max-bounces", "1",
                         members=["gone@far.example", "other@far.example", "third@far.example", "nobody@ours.example"])
+    told = len(house.suite.messages("owner@ours.example"))
     copies = house.copies(address, 3)
     # One of our own that is not there: our own queue's report.
     wait_for(lambda: house.suspended(address) == {"nobody@ours.example"}, lambda: house.suspended(address))
@@ -229,7 +235,7 @@ def test_bounces_count_against_whom_the_reverse_path_names(house):
     house.suite.wait_queue_empty()
     house.sink.mails.clear()
     assert set(house.copies(address)) == {"third@far.example"}
-    notices = house.suite.wait_messages("owner@ours.example", 3)
+    notices = house.suite.wait_messages("owner@ours.example", told + 3)
     assert any(b"gone@far.example" in one for one in notices)
 
 
