@@ -1,5 +1,9 @@
 //! authd: logins, recipients, and the directory's administration.
 
+mod lists;
+
+pub use lists::{ListAnswer, ListCopiesPage, ListLeft, ListStanding, ListSuspended, PersonalCopy};
+
 use crate::operation;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -694,19 +698,6 @@ pub struct ListPoster {
 }
 operation!(ListPoster = 56, idempotent -> Option<ListStanding>);
 
-/// The answer to [`ListPoster`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListStanding {
-    /// The list.
-    pub list: MailingList,
-    /// One of the authors is an owner.
-    pub owner: bool,
-    /// One of them is a member who may post.
-    pub member: bool,
-    /// One of the authors has an address in a domain of ours.
-    pub ours: bool,
-}
-
 /// Who gets a post: members in pages, ordered. Those who want no mail and those suspended are not among them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListRecipients {
@@ -729,15 +720,6 @@ pub struct ListBounced {
 }
 operation!(ListBounced = 58, idempotent -> ListSuspended);
 
-/// The answer to [`ListBounced`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListSuspended {
-    /// Members who get nothing more from now on.
-    pub members: Vec<Address>,
-    /// Who is told of it.
-    pub owners: Vec<Address>,
-}
-
 /// A command that came by mail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListCommand {
@@ -752,33 +734,6 @@ pub struct ListCommand {
 }
 operation!(ListCommand = 59, idempotent -> ListAnswer);
 
-/// What follows from [`ListCommand`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ListAnswer {
-    /// Nothing: there is no such list or membership, or the token is not ours.
-    Nothing,
-    /// Ask this address whether it is meant: an answer to `list-confirm+TOKEN@` does it.
-    Ask {
-        /// Whom.
-        to: Vec<Address>,
-        /// Where the answer goes.
-        confirm: Address,
-        /// Who joins or leaves.
-        member: Address,
-        /// Whether they join.
-        joins: bool,
-    },
-    /// It was done.
-    Done {
-        /// Who joined or left.
-        member: Address,
-        /// Whether they joined.
-        joined: bool,
-    },
-    /// Nobody joins this list by mail.
-    Closed,
-}
-
 /// The next members who get personal copies of a post; `None` if the token is not ours, or there is no such list any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListCopies {
@@ -789,28 +744,6 @@ pub struct ListCopies {
 }
 operation!(ListCopies = 70, idempotent -> Option<ListCopiesPage>);
 
-/// The answer to [`ListCopies`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListCopiesPage {
-    /// In the order of their places, which stays as members come and go.
-    pub copies: Vec<PersonalCopy>,
-    /// `list-copies+TOKEN@`, where the rest is; `None`: these were the last.
-    pub next: Option<Address>,
-}
-
-/// What is personal in a member's copy of a post.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PersonalCopy {
-    /// The member.
-    pub member: Address,
-    /// The reverse-path: `list-bounces+TOKEN@`.
-    pub sender: Address,
-    /// For [`ListUnsubscribe`]: letters and digits.
-    pub unsubscribe: String,
-    /// The member's domain is none of ours.
-    pub remote: bool,
-}
-
 /// Ends the membership that a token names (RFC 8058), or shows what it is about. `None`: the token is not ours.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ListUnsubscribe {
@@ -820,16 +753,3 @@ pub struct ListUnsubscribe {
     pub leave: bool,
 }
 operation!(ListUnsubscribe = 71, idempotent -> Option<ListLeft>);
-
-impl std::fmt::Debug for ListUnsubscribe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a token, to leave: {}", self.leave)
-    }
-}
-
-/// The answer to [`ListUnsubscribe`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListLeft {
-    /// The list; `None`: the membership has ended before, or the list has.
-    pub list: Option<String>,
-}
