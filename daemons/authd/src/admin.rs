@@ -212,6 +212,10 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
     if !(1..=1000).contains(&config.srs.days) {
         return wrong("srs.days", "1 to 1,000".to_owned());
     }
+    // Their copies share one file in the spool, which cannot have more names on some file systems.
+    if !(1..=50_000).contains(&config.personal_members) {
+        return wrong("personal_members", "1 to 50,000".to_owned());
+    }
     if !(4096..=1_000_000).contains(&config.scram.iterations) {
         return wrong("scram.iterations", "4,096 to 1,000,000".to_owned());
     }

@@ -230,6 +230,8 @@ pub struct Config {
     /// Seconds for which a grant is good, at least half of them from a login on. A session ends with its grant; that of an account
     /// which is disabled meanwhile, too, and not before.
     pub grant_seconds: u64,
+    /// Members of a list with personal posts, each of whom is a message of the queue; up to 50,000.
+    pub personal_members: u64,
     /// Hashing of passwords.
     pub hashing: Hashing,
     /// SCRAM.
@@ -270,6 +272,7 @@ impl Default for Config {
             exchanges: 10_000,
             exchange_seconds: 120,
             grant_seconds: 86_400,
+            personal_members: 10_000,
             hashing: Hashing::default(),
             scram: Scram::default(),
             oauth: OAuth::default(),

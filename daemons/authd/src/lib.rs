@@ -19,7 +19,7 @@
 //! - **Forwarding**: makes the addresses of ours under which other people's mail goes on (SRS, `src/srs.rs`), and finds back what
 //!   comes to them.
 //! - **Mailing lists**: their settings and members, what bounces say of these, and the tokens by which people join and leave by
-//!   mail (`src/mailing.rs`).
+//!   mail (`src/mailing.rs`), or by a link; the reverse-paths of personal copies (`src/personal.rs`).
 //! - **Names**: domains are kept as A-labels; local parts are NFC and matched without regard to case.
 //!
 //! SECURITY: user `posthouse-auth`. No network, except to the SQL server and the token provider where one is configured. Writes its state directory
@@ -47,6 +47,7 @@ mod mailing;
 mod name;
 mod oauth;
 mod password;
+mod personal;
 mod resolve;
 mod sasl;
 mod scram;

@@ -5,9 +5,9 @@ use crate::grant::Seal;
 use crate::now;
 use crate::resolve::Resolver;
 use ipc::api::authd::{
-    ListAnswer, ListBounced, ListCommand, ListMember, ListMemberList, ListMemberPut,
-    ListMemberRemove, ListPart, ListPoster, ListRecipients, MailingList, MailingListList,
-    MailingListPut, MailingListRemove, Subscription,
+    ListAnswer, ListCommand, ListMember, ListMemberList, ListMemberPut, ListMemberRemove, ListPart,
+    ListPoster, ListRecipients, MailingList, MailingListList, MailingListPut, MailingListRemove,
+    Subscription,
 };
 use ipc::{Fault, Router};
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ impl Lists {
         Ok(text)
     }
 
-    async fn list(&self, address: &Address) -> Result<Option<MailingList>, Fault> {
+    pub(crate) async fn list(&self, address: &Address) -> Result<Option<MailingList>, Fault> {
         let address = address.to_string();
         Ok(self
             .directory
@@ -181,10 +181,9 @@ impl Lists {
             member_remove,
             poster,
             recipients,
-            bounced,
             command,
         ] = std::array::from_fn(|_| Arc::clone(self));
-        router
+        self.personal(router)
             .on(move |_, request: MailingListPut| {
                 let lists = Arc::clone(&put);
                 async move {
@@ -254,13 +253,6 @@ impl Lists {
                         .await?)
                 }
             })
-            .on(move |_, request: ListBounced| {
-                let lists = Arc::clone(&bounced);
-                async move {
-                    let ListBounced { list, members } = &request;
-                    Ok(lists.directory.list_bounced(list, members, now()).await?)
-                }
-            })
             .on(move |context, request: ListCommand| {
                 let lists = Arc::clone(&command);
                 async move { lists.command(context.trace, request).await }
@@ -280,7 +272,7 @@ fn token_head(token: &str) -> Option<(bool, u64)> {
 }
 
 /// In a time that does not tell how much of it is right.
-fn same(wanted: &str, given: &str) -> bool {
+pub(crate) fn same(wanted: &str, given: &str) -> bool {
     let pairs = wanted.bytes().zip(given.bytes());
     let different = pairs.fold(0, |sum, (a, b)| sum | (a ^ b.to_ascii_lowercase()));
     wanted.len() == given.len() && different == 0

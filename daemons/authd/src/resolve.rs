@@ -54,6 +54,9 @@ fn list_part(address: &Address) -> Option<(Address, Option<ListPart>)> {
     if let Some((name, token)) = local.rsplit_once("-confirm+") {
         return Some((list(name)?, Some(ListPart::Confirm(token.to_owned()))));
     }
+    if let Some((list, part)) = crate::personal::part(address) {
+        return Some((list, Some(part)));
+    }
     let (name, suffix) = local.rsplit_once('-')?;
     let part = match suffix.to_ascii_lowercase().as_str() {
         "bounces" => Some(ListPart::Bounces),
@@ -64,6 +67,18 @@ fn list_part(address: &Address) -> Option<(Address, Option<ListPart>)> {
         _ => return None,
     };
     Some((list(name)?, part))
+}
+
+/// Whether an address has something in it that anybody may make up.
+fn has_token(target: &Target) -> bool {
+    let part = match target {
+        Target::List { part, .. } => part,
+        _ => return false,
+    };
+    matches!(
+        part,
+        ListPart::Confirm(_) | ListPart::Bounce(_) | ListPart::Copies(_)
+    )
 }
 
 /// An address on the way, and the detail that it inherits.
@@ -110,7 +125,7 @@ impl Resolver {
             other => other?,
         };
         let cache = match &found {
-            Resolution::Local(_) => &self.known,
+            Resolution::Local(targets) if !targets.iter().any(has_token) => &self.known,
             _ => &self.unknown,
         };
         cache.put(key, found.clone(), generation);

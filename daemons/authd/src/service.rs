@@ -13,10 +13,12 @@ use ipc::api::authd::{
     AccountList, AccountPut, AccountRemove, Alias, AliasList, AliasPut, AliasRemove,
     AppPasswordAdd, AppPasswordList, AppPasswordRemove, AuthContinue, AuthStart, BlockAdd,
     BlockList, BlockRemove, DomainList, DomainNames, DomainPut, DomainRemove, ForwardSender, Group,
-    GroupList, GroupPut, GroupRemove, MaySend, OperatorGrant, ResolveIdentifier, ResolveRecipient,
+    GroupList, GroupPut, GroupRemove, ListPart, MaySend, OperatorGrant, Resolution,
+    ResolveIdentifier, ResolveRecipient, Target,
 };
 use ipc::{Context, Fault, Router};
 use std::sync::Arc;
+use types::Role;
 
 /// A frame has 128 KiB.
 const BLOCKS_SHOWN: u32 = 1000;
@@ -57,7 +59,9 @@ impl Service {
         seal: Seal,
     ) -> Result<Self, Fault> {
         let config = Arc::new(config);
-        let directory = Directory::open(db, &sql::Points::new(state.to_owned())).await?;
+        let directory = Directory::open(db, &sql::Points::new(state.to_owned()))
+            .await?
+            .with_personal_members(config.personal_members);
         let logins = Logins::open(directory.clone(), Arc::clone(&config), seal).await?;
         let logins = Arc::new(logins);
         Ok(Self {
@@ -130,7 +134,14 @@ impl Service {
                     {
                         return Ok(found);
                     }
-                    resolver.resolve(&request.address).await
+                    let found = resolver.resolve(&request.address).await?;
+                    let inner = matches!(&found, Resolution::Local(targets)
+                        if targets.iter().any(|target| matches!(target, Target::List { part: ListPart::Copies(_), .. })));
+                    // Where posts go on inside is no address for anybody outside.
+                    Ok(match inner && context.peer.role == Role::Smtpd {
+                        true => Resolution::Unknown,
+                        false => found,
+                    })
                 }
             })
             .on(move |context, request: ForwardSender| {

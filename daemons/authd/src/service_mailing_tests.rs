@@ -30,6 +30,7 @@ fn settings_of(subscription: Subscription) -> MailingList {
         max_bytes: 0,
         max_bounces: 2,
         members: 0,
+        personal: false,
     }
 }
 

@@ -18,6 +18,8 @@ mod group;
 mod login;
 #[path = "service_mailing_tests.rs"]
 mod mailing;
+#[path = "service_personal_tests.rs"]
+mod personal;
 
 fn settings() -> Config {
     Config {

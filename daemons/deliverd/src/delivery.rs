@@ -5,8 +5,8 @@ use crate::copies::{Copy, groups};
 use crate::lists::{Answered, ListMail};
 use crate::script::{Flight, Scripts};
 use ipc::api::authd::{
-    ForwardSender, ListAnswer, ListBounced, ListCommand, ListPoster, ListRecipients, ListStanding,
-    ListSuspended, Resolution, Target,
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListCopies, ListCopiesPage, ListPoster,
+    ListRecipients, ListStanding, ListSuspended, Resolution, Target,
 };
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
 use ipc::api::stored;
@@ -56,6 +56,13 @@ pub(crate) trait Directory: Send + Sync {
         request: ListRecipients,
     ) -> impl Future<Output = Result<Vec<Address>, Fault>> + Send;
 
+    /// The next personal copies of a post.
+    fn list_copies(
+        &self,
+        trace: TraceId,
+        request: ListCopies,
+    ) -> impl Future<Output = Result<Option<ListCopiesPage>, Fault>> + Send;
+
     /// Notes bounces.
     fn list_bounced(
         &self,
@@ -102,6 +109,8 @@ pub(crate) struct Delivery<D, S> {
     pub(crate) scripts: Option<Scripts>,
     /// `None` if it does not run.
     pub(crate) reportd: Option<ipc::Client>,
+    /// The host where members can leave lists; `None` without httpd.
+    pub(crate) web: Option<String>,
 }
 
 /// The message in hand.
@@ -154,7 +163,14 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             answered: Answered::default(),
             scripts,
             reportd: None,
+            web: None,
         }
+    }
+
+    /// Members of lists can leave by a link to this host.
+    pub(crate) fn with_web(mut self, host: Option<String>) -> Self {
+        self.web = host;
+        self
     }
 
     /// Mail for `reportd.addresses` goes to reportd.

@@ -17,7 +17,8 @@
 //! Mail for `reportd.addresses` goes to reportd as it is, whoever else gets it.
 //!
 //! Mail to a mailing list is judged by who its author is, given the list's fields, tag and footer, and handed to queued with all
-//! members as recipients: one file, which comes with the answer. Bounces count against members, and commands are answered; authd
+//! members as recipients: one file, which comes with the answer; or, where each member has a copy of their own, a page of members
+//! at a time. Bounces count against members, and commands are answered; authd
 //! keeps members and makes the tokens of questions.
 //!
 //! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor, and the
@@ -46,8 +47,8 @@ pub use config::{Config, OverQuota, SieveConfig};
 
 use delivery::{Delivery, Directory, Store, StoreResults};
 use ipc::api::authd::{
-    ForwardSender, ListAnswer, ListBounced, ListCommand, ListPoster, ListRecipients, ListStanding,
-    ListSuspended, Resolution, ResolveRecipient,
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListCopies, ListCopiesPage, ListPoster,
+    ListRecipients, ListStanding, ListSuspended, Resolution, ResolveRecipient,
 };
 use ipc::api::deliverd::Deliver;
 use ipc::api::stored;
@@ -107,6 +108,14 @@ impl Directory for Client {
         trace: TraceId,
         request: ListRecipients,
     ) -> Result<Vec<Address>, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_copies(
+        &self,
+        trace: TraceId,
+        request: ListCopies,
+    ) -> Result<Option<ListCopiesPage>, Fault> {
         self.call(trace, &request).await.map_err(Fault::from)
     }
 
@@ -182,7 +191,13 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     let reportd = start
         .enabled(Role::Reportd)
         .then(|| start.client(Role::Reportd));
-    let delivery = Delivery::new(authd, stored, config, Some(scripts)).with_reportd(reportd);
+    let delivery = Delivery::new(authd, stored, config, Some(scripts))
+        .with_reportd(reportd)
+        .with_web(
+            start
+                .enabled(Role::Httpd)
+                .then(|| hostname.to_ascii_lowercase()),
+        );
     let delivery = Arc::new(delivery);
     let router = Router::new(Role::Deliverd).on(move |mut context: ipc::Context, call: Deliver| {
         let (delivery, places) = (delivery.clone(), places.clone());

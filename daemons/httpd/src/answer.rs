@@ -20,6 +20,10 @@ const ALWAYS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
+/// Instead, on a page with a form.
+const FORM_POLICY: &str =
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+
 /// The methods of nearly everything.
 const READ: &str = "GET, HEAD";
 
@@ -31,6 +35,7 @@ pub(crate) struct Answer {
     text: String,
     location: Option<String>,
     allow: &'static str,
+    has_form: bool,
 }
 
 impl Answer {
@@ -42,6 +47,23 @@ impl Answer {
             text,
             location: None,
             allow: READ,
+            has_form: false,
+        }
+    }
+
+    /// A page for people, with a form that posts to where it is.
+    pub(crate) fn page(text: String) -> Self {
+        Self {
+            has_form: true,
+            ..Self::text("text/html; charset=utf-8", text)
+        }
+    }
+
+    /// 405 where both is possible, to look and to do.
+    pub(crate) fn read_or_post() -> Self {
+        Self {
+            allow: "GET, HEAD, POST",
+            ..Self::status(StatusCode::METHOD_NOT_ALLOWED)
         }
     }
 
@@ -62,6 +84,7 @@ impl Answer {
             text: format!("{words}\n"),
             location: None,
             allow: READ,
+            has_form: false,
         }
     }
 
@@ -85,6 +108,10 @@ impl Answer {
         let fields = response.headers_mut();
         for (name, value) in ALWAYS {
             fields.insert(name, HeaderValue::from_static(value));
+        }
+        if self.has_form {
+            let policy = HeaderValue::from_static(FORM_POLICY);
+            fields.insert(header::CONTENT_SECURITY_POLICY, policy);
         }
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

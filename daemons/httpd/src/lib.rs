@@ -6,17 +6,20 @@
 //!
 //! Where `dns.autoconfig` names this host, mail programs are told their servers (autoconfig, autodiscover): those that the SRV records name.
 //!
+//! Members of mailing lists leave by a link in their copies of posts (RFC 8058): POST does it, GET shows a button. authd knows whether the
+//! token in it is one of ours, and what it means.
+//!
 //! A host is ours if a certificate names it: nothing else has to be asked, no list of domains be known. Requests for other hosts get
 //! 421, and no redirect leads away from here.
 //!
 //! Each connection has its limits: octets and time of a header, time of an answer, idle time, requests, streams of HTTP/2 and how many
-//! of them are taken back, and a longest life. Bodies of requests are not read, but for the one form of autodiscover.
+//! of them are taken back, and a longest life. Bodies of requests are not read, but for two small forms.
 //!
-//! SECURITY: user `posthouse-http`. Accepts on its ports and cannot connect; reads and writes no files. Calls keyd, which signs handshakes, and
-//! certd, which knows the answers to challenges. Whoever holds it can show other policies for our domains, and have certificates made for our
-//! names while certd orders some; no mail, no password and no key is within reach.
+//! SECURITY: user `posthouse-http`. Accepts on its ports and cannot connect; reads and writes no files. Calls keyd, which signs handshakes,
+//! certd, which knows the answers to challenges, and authd (ListUnsubscribe). Whoever holds it can show other policies for our domains, have
+//! certificates made for our names while certd orders some, and end memberships whose links are used meanwhile; no mail, no password and no key is within reach.
 //!
-//! STANDARDS: RFC 8461 3.2 and 3.3 (MTA-STS policies), RFC 8555 8.3 (HTTP-01), RFC 9110, RFC 9112, RFC 9113 (HTTP), RFC 6797 (HSTS).
+//! STANDARDS: RFC 8461 3.2 and 3.3 (MTA-STS policies), RFC 8555 8.3 (HTTP-01), RFC 9110, RFC 9112, RFC 9113 (HTTP), RFC 6797 (HSTS), RFC 8058 (one click).
 //!
 //! RECOVERY: connections. Nothing is kept; clients ask again.
 #![forbid(unsafe_code)]
@@ -31,6 +34,7 @@ mod seats;
 mod service;
 mod services;
 mod site;
+mod unsubscribe;
 
 pub use config::Config;
 pub use services::services;
@@ -102,6 +106,7 @@ pub async fn run(mut start: Start<Config>) -> Result<(), Failure> {
         settings: RwLock::new(Arc::new(settings_now)),
         host: start.suite().hostname.to_ascii_lowercase(),
         certificates,
+        authd: start.client(Role::Authd),
         certd: start
             .enabled(Role::Certd)
             .then(|| start.client(Role::Certd)),

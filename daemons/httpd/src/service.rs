@@ -4,7 +4,7 @@ use crate::answer::{Answer, Body};
 use crate::autoconfig;
 use crate::config::Config;
 use crate::seats::Seats;
-use crate::site::{Route, Site, host};
+use crate::site::{Route, Site, UNSUBSCRIBE_PATH, host};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
@@ -49,6 +49,8 @@ pub(crate) struct Front {
     /// `suite.hostname`.
     pub(crate) host: String,
     pub(crate) certificates: Certificates,
+    /// Knows who is a member of what.
+    pub(crate) authd: Client,
     /// If it runs.
     pub(crate) certd: Option<Client>,
     pub(crate) seats: Seats,
@@ -107,6 +109,7 @@ impl Front {
                 Route::Autodiscover if parts.method == Method::POST => {
                     self.discovered(settings, body).await
                 }
+                Route::Unsubscribe(token) => self.unsubscribed(caller, &parts, token, body).await,
                 _ => {
                     // Nobody wants it. But a reset behind an answer in HTTP/2, which an unread body
                     // gets, is a failure to some clients: so a small one is taken off the wire.
@@ -165,6 +168,7 @@ impl Front {
     ) -> Answer {
         match route {
             Route::Autodiscover => return Answer::post_only(),
+            Route::Unsubscribe(_) => return Answer::read_or_post(),
             Route::Malformed => return Answer::status(StatusCode::BAD_REQUEST),
             // RFC 9110 15.5.20
             Route::Stranger => return Answer::status(StatusCode::MISDIRECTED_REQUEST),
@@ -209,7 +213,11 @@ fn log(caller: Caller, host: Option<&str>, parts: &Parts, status: StatusCode, to
         _ => "1.0",
     };
     // A query may hold an address, and is nothing to us.
-    let path: String = parts.uri.path().chars().take(SHOWN).collect();
+    let path: String = match parts.uri.path() {
+        // Who has the rest of it can end a membership.
+        path if path.starts_with(UNSUBSCRIBE_PATH) => format!("{UNSUBSCRIBE_PATH}..."),
+        path => path.chars().take(SHOWN).collect(),
+    };
     let method: String = parts.method.as_str().chars().take(SHOWN).collect();
     tracing::info!(
         trace = %caller.trace,

@@ -22,6 +22,9 @@ const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 /// Tokens have 128 bits at least (RFC 8555 8.3); nobody's are longer than this.
 const TOKEN_MAX: usize = 128;
 
+/// Where members leave lists by a link (RFC 8058).
+pub(crate) const UNSUBSCRIBE_PATH: &str = "/unsubscribe/";
+
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -33,6 +36,8 @@ pub(crate) enum Route {
     Autodiscover,
     /// The answer to an authority's challenge with this token.
     Challenge(String),
+    /// The end of a membership that this token names.
+    Unsubscribe(String),
     /// The same by HTTPS.
     Secure(String),
     /// Nothing.
@@ -51,6 +56,7 @@ impl Route {
             Self::Autoconfig(_) => "autoconfig",
             Self::Autodiscover => "autodiscover",
             Self::Challenge(_) => "challenge",
+            Self::Unsubscribe(_) => "unsubscribe",
             Self::Secure(_) => "secure",
             Self::Nothing => "nothing",
             Self::Stranger => "stranger",
@@ -110,6 +116,16 @@ impl Site<'_> {
         // The SRV record leads to our own name.
         if host == self.host && path.eq_ignore_ascii_case(AUTODISCOVER_PATH) {
             return Route::Autodiscover;
+        }
+        if host == self.host
+            && let Some(token) = path.strip_prefix(UNSUBSCRIBE_PATH)
+        {
+            let sound = (1..=TOKEN_MAX).contains(&token.len())
+                && token.bytes().all(|b| b.is_ascii_alphanumeric());
+            return match sound {
+                true => Route::Unsubscribe(token.to_owned()),
+                false => Route::Nothing,
+            };
         }
         match host.strip_prefix(POLICY_HOST) {
             Some(domain) if path == POLICY_PATH => match self.policy(domain) {
@@ -248,6 +264,25 @@ mod tests {
             Route::Autodiscover
         );
         assert_eq!(at("one.example", AUTODISCOVER_PATH), Route::Nothing);
+    }
+
+    #[test]
+    fn lists_are_left_at_our_own_name_by_https() {
+        let path = |token: &str| format!("{UNSUBSCRIBE_PATH}{token}");
+        let found = Route::Unsubscribe("a2B".to_owned());
+        assert_eq!(route(&path("a2B"), "mail.example", true), found);
+        assert_eq!(route(&path("a2B"), "one.example", true), Route::Nothing);
+        assert!(matches!(
+            route(&path("a2B"), "mail.example", false),
+            Route::Secure(_)
+        ));
+        for bad in ["", "a/b", "a.b", "a-b", "%61", &"a".repeat(129)] {
+            assert_eq!(
+                route(&path(bad), "mail.example", true),
+                Route::Nothing,
+                "{bad}"
+            );
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) struct Post {
     pub(crate) file: File,
 }
 
-fn status(fault: Fault) -> Status {
+pub(crate) fn status(fault: Fault) -> Status {
     Status {
         code: 451,
         enhanced: Enhanced(4, 3, 0),
@@ -42,7 +42,7 @@ fn status(fault: Fault) -> Status {
     }
 }
 
-fn temporary(error: &dyn std::fmt::Display) -> Status {
+pub(crate) fn temporary(error: &dyn std::fmt::Display) -> Status {
     status(Fault::new(FaultKind::Temporary, error.to_string()))
 }
 

@@ -44,6 +44,7 @@ mod bodies;
 mod by_priority;
 mod config;
 mod control;
+mod copies;
 mod core;
 mod counters;
 mod destination;

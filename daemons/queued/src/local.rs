@@ -1,6 +1,7 @@
 //! Delivery here, by deliverd: so many calls at once, one for each message.
 
 use crate::by_priority::ByPriority;
+use crate::copies;
 use crate::core::{Core, now};
 use crate::distribute::{self, Post};
 use crate::message::{End, Fresh, Job};
@@ -183,7 +184,7 @@ async fn ends(
     for follow_up in delivered.follow_ups {
         let index = follow_up.index();
         let file = match &follow_up {
-            FollowUp::Distribute { .. } => files.next(),
+            FollowUp::Distribute { .. } | FollowUp::Copies { .. } => files.next(),
             _ => None,
         };
         // What is tried again redirects and answers again.
@@ -223,6 +224,17 @@ async fn ends(
                     file,
                 });
                 match distribute(core, job, post).await {
+                    Ok(messages) => fresh.extend(messages),
+                    Err(status) => drop(redirected.insert(index, Some(status))),
+                }
+                continue;
+            }
+            FollowUp::Copies { prefix, octets, .. } => {
+                let made = match file {
+                    Some(file) => copies::messages(core, job, prefix.0, (file, octets)).await,
+                    None => Err(missing()),
+                };
+                match made {
                     Ok(messages) => fresh.extend(messages),
                     Err(status) => drop(redirected.insert(index, Some(status))),
                 }
@@ -286,12 +298,13 @@ async fn ends(
     (ends, fresh)
 }
 
+fn missing() -> Status {
+    let text = "the file of a post is missing";
+    unavailable(Fault::new(FaultKind::Temporary, text))
+}
+
 /// The messages of a post to a list.
 async fn distribute(core: &Arc<Core>, job: &Job, post: Option<Post>) -> Result<Vec<Fresh>, Status> {
-    let missing = || {
-        let text = "the file of a post is missing";
-        unavailable(Fault::new(FaultKind::Temporary, text))
-    };
     distribute::messages(core, job, post.ok_or_else(missing)?).await
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,7 +159,7 @@ impl Spool {
     ///
     /// # Errors
     /// `UnexpectedEof`: there are fewer. Others of the file system.
-    pub(crate) fn put(&self, id: QueueId, from: &mut File, len: u64) -> io::Result<bool> {
+    pub(crate) fn put(&self, id: QueueId, from: &mut impl Read, len: u64) -> io::Result<bool> {
         let path = self.slot_path(self.next.fetch_add(1, Ordering::Relaxed));
         let copied = (|| {
             let mut to = OpenOptions::new()
@@ -214,9 +214,17 @@ impl Spool {
 
     /// Copies the body of a message for another one, by a second name of the same file.
     pub(crate) fn link(&self, from: QueueId, to: QueueId) -> io::Result<()> {
-        match std::fs::hard_link(self.path(from), self.path(to)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other?,
+        self.link_all(from, &[to])
+    }
+
+    /// The same for many, which cost one sync.
+    pub(crate) fn link_all(&self, from: QueueId, to: &[QueueId]) -> io::Result<()> {
+        let path = self.path(from);
+        for id in to {
+            match std::fs::hard_link(&path, self.path(*id)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
         }
         self.handle.sync_all()
     }

@@ -1,5 +1,9 @@
 //! authd: logins, recipients, and the directory's administration.
 
+mod lists;
+
+pub use lists::{ListAnswer, ListCopiesPage, ListLeft, ListStanding, ListSuspended, PersonalCopy};
+
 use crate::operation;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -516,6 +520,10 @@ pub enum ListPart {
     Unsubscribe,
     /// An answer to a question of the list: `list-confirm+TOKEN@`.
     Confirm(String),
+    /// A report about the personal copy of one member: `list-bounces+TOKEN@`.
+    Bounce(String),
+    /// A post of which members behind a place get their personal copies next: `list-copies+TOKEN@`. Never from outside.
+    Copies(String),
 }
 
 /// Who may post to a list.
@@ -599,6 +607,8 @@ pub struct MailingList {
     pub max_bounces: u32,
     /// Members, in answers.
     pub members: u64,
+    /// Each member gets a copy of their own: with a reverse-path and a way to leave that name them.
+    pub personal: bool,
 }
 
 /// A member of a list.
@@ -688,19 +698,6 @@ pub struct ListPoster {
 }
 operation!(ListPoster = 56, idempotent -> Option<ListStanding>);
 
-/// The answer to [`ListPoster`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListStanding {
-    /// The list.
-    pub list: MailingList,
-    /// One of the authors is an owner.
-    pub owner: bool,
-    /// One of them is a member who may post.
-    pub member: bool,
-    /// One of the authors has an address in a domain of ours.
-    pub ours: bool,
-}
-
 /// Who gets a post: members in pages, ordered. Those who want no mail and those suspended are not among them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListRecipients {
@@ -716,19 +713,12 @@ operation!(ListRecipients = 57, idempotent -> Vec<Address>);
 pub struct ListBounced {
     /// The list.
     pub list: Address,
-    /// Up to 100.
+    /// Up to 100. They do not count for a list with personal posts.
     pub members: Vec<Address>,
+    /// Of [`ListPart::Bounce`]: the member of a personal copy. With a seal that is not ours nothing is noted.
+    pub token: Option<String>,
 }
 operation!(ListBounced = 58, idempotent -> ListSuspended);
-
-/// The answer to [`ListBounced`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListSuspended {
-    /// Members who get nothing more from now on.
-    pub members: Vec<Address>,
-    /// Who is told of it.
-    pub owners: Vec<Address>,
-}
 
 /// A command that came by mail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -744,29 +734,22 @@ pub struct ListCommand {
 }
 operation!(ListCommand = 59, idempotent -> ListAnswer);
 
-/// What follows from [`ListCommand`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ListAnswer {
-    /// Nothing: there is no such list or membership, or the token is not ours.
-    Nothing,
-    /// Ask this address whether it is meant: an answer to `list-confirm+TOKEN@` does it.
-    Ask {
-        /// Whom.
-        to: Vec<Address>,
-        /// Where the answer goes.
-        confirm: Address,
-        /// Who joins or leaves.
-        member: Address,
-        /// Whether they join.
-        joins: bool,
-    },
-    /// It was done.
-    Done {
-        /// Who joined or left.
-        member: Address,
-        /// Whether they joined.
-        joined: bool,
-    },
-    /// Nobody joins this list by mail.
-    Closed,
+/// The next members who get personal copies of a post; `None` if the token is not ours, or there is no such list any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListCopies {
+    /// The list.
+    pub list: Address,
+    /// Of [`ListPart::Copies`]; `None`: from the beginning, which has no copies yet, but a place to go on from.
+    pub token: Option<String>,
 }
+operation!(ListCopies = 70, idempotent -> Option<ListCopiesPage>);
+
+/// Ends the membership that a token names (RFC 8058), or shows what it is about. `None`: the token is not ours.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ListUnsubscribe {
+    /// Of [`PersonalCopy::unsubscribe`].
+    pub token: String,
+    /// Whether it ends now.
+    pub leave: bool,
+}
+operation!(ListUnsubscribe = 71, idempotent -> Option<ListLeft>);

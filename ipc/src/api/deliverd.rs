@@ -97,6 +97,29 @@ pub enum FollowUp {
         /// Octets of the message.
         content: u64,
     },
+    /// Personal copies of a list's post, each a message with one recipient and the body of the call. A descriptor comes with it,
+    /// as with [`FollowUp::Distribute`]: a file with `octets` of postcard (`Vec<Copy>`).
+    Copies {
+        /// The recipient that it comes from.
+        index: u16,
+        /// All header fields that stand before the body, behind those of each copy.
+        prefix: Octets,
+        /// Octets of the file.
+        octets: u64,
+    },
+}
+
+/// One of [`FollowUp::Copies`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    /// Its recipient.
+    pub to: Address,
+    /// The reverse-path.
+    pub sender: Address,
+    /// Header fields of its own.
+    pub first: Octets,
+    /// Whether the recipient is known to be elsewhere.
+    pub remote: bool,
 }
 
 impl FollowUp {
@@ -105,7 +128,8 @@ impl FollowUp {
         match self {
             Self::Redirect { index, .. }
             | Self::Message { index, .. }
-            | Self::Distribute { index, .. } => *index,
+            | Self::Distribute { index, .. }
+            | Self::Copies { index, .. } => *index,
         }
     }
 }

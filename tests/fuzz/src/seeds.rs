@@ -365,6 +365,14 @@ pub fn answers() -> Vec<Vec<u8>> {
     ])
 }
 
+/// Tokens of personal posts, and addresses with them.
+pub fn list_tokens() -> Vec<Vec<u8>> {
+    texts(&[
+        "team-bounces+aaaaaaaaaaab7777777777\nTEAM-Bounces+AAAAAAAAAAAB7777777777",
+        "aaaaaaaaaaab2222222222222222\na-b-copies+777777777777aaaaaaaaaa",
+    ])
+}
+
 /// Forwarding addresses.
 pub fn forwarding() -> Vec<Vec<u8>> {
     texts(&[

@@ -401,6 +401,12 @@ pub fn all() -> Vec<Target> {
             &[b"SRS0=", b"SRS1=", b"==", b"\n", b"\xc3\xa9"],
         ),
         target(
+            "list-tokens",
+            authd::fuzz::personal,
+            seeds::list_tokens,
+            &[b"-bounces+", b"-copies+", b"-", b"+", b"\n", b"a2b3c4d5e6f7", b"\xc3\xa9"],
+        ),
+        target(
             "lists",
             deliverd::fuzz::lists,
             seeds::mime,

@@ -1,6 +1,7 @@
 //! Mailing lists and their members.
 
 use super::accounts::next_number;
+use super::personal::give_handles;
 use super::{Directory, DirectoryError, Result, occupy, schema, text};
 use crate::name;
 use ipc::api::authd::{
@@ -40,6 +41,8 @@ struct Settings {
     archive_url: Option<String>,
     max_bytes: u64,
     max_bounces: u32,
+    #[serde(default)]
+    personal: bool,
 }
 
 fn invalid<T>(text: impl Into<String>) -> Result<T> {
@@ -98,6 +101,7 @@ impl Settings {
             archive_url: url.map(str::to_owned),
             max_bytes: list.max_bytes,
             max_bounces: list.max_bounces,
+            personal: list.personal,
         })
     }
 
@@ -122,6 +126,7 @@ impl Settings {
             max_bytes: self.max_bytes,
             max_bounces: self.max_bounces,
             members,
+            personal: self.personal,
         }
     }
 }
@@ -136,6 +141,17 @@ fn member(row: &Row) -> Result<ListMember> {
         bounces: u32::try_from(row.u64(6)?).unwrap_or(u32::MAX),
         suspended: row.bool(7)?,
     })
+}
+
+/// The members of a list.
+async fn count(tx: &mut Tx, id: u64) -> Result<u64> {
+    let row = tx
+        .fetch_optional(
+            "SELECT COUNT(*) FROM directory_member WHERE list = ?",
+            args![id],
+        )
+        .await?;
+    Ok(row.map_or(Ok(0), |row| row.u64(0))?)
 }
 
 /// A list's number, locked for a change of its members.
@@ -181,6 +197,13 @@ impl Directory {
         let key = name::key(&address);
         let settings = serde_json::to_string(&Settings::of(list)?)
             .map_err(|error| DirectoryError::Invalid(error.to_string()))?;
+        if !crate::personal::fits(list) {
+            return invalid(format!(
+                "personal posts need a list's name of up to {} octets",
+                crate::personal::NAME_MAX
+            ));
+        }
+        let handles = self.handle_key().await?;
         let mut tx = self.db.begin().await?;
         match mode {
             PutMode::Create => {
@@ -193,7 +216,11 @@ impl Directory {
                 .await?;
             }
             PutMode::Update => {
-                number(&mut tx, &key).await?;
+                let id = number(&mut tx, &key).await?;
+                if list.personal {
+                    self.check_members(count(&mut tx, id).await?, true)?;
+                    give_handles(&mut tx, &handles, id, &key).await?;
+                }
                 tx.execute(
                     "UPDATE directory_list SET settings = ? WHERE address = ?",
                     args![settings, &key],
@@ -272,20 +299,19 @@ impl Directory {
             let display = one_line("a member's name", &member.name, 200)?;
             put.insert(name::key(&address), (address, display, member));
         }
+        let handles = self.handle_key().await?;
         let mut tx = self.db.begin().await?;
         let id = number(&mut tx, &list).await?;
-        let count = tx
+        let row = tx
             .fetch_optional(
-                "SELECT COUNT(*) FROM directory_member WHERE list = ?",
+                "SELECT settings FROM directory_list WHERE id = ?",
                 args![id],
             )
             .await?;
-        let count = count.map_or(Ok(0), |row| row.u64(0))?;
-        if count + put.len() as u64 > MEMBERS {
-            return Err(DirectoryError::Limit(format!(
-                "a list has up to {MEMBERS} members"
-            )));
-        }
+        let personal = match row {
+            Some(row) => Settings::read(row.text(0)?)?.personal,
+            None => false,
+        };
         for (key, (address, display, member)) in &put {
             let joined = tx
                 .fetch_optional(
@@ -304,8 +330,8 @@ impl Directory {
             )
             .await?;
             tx.execute(
-                "INSERT INTO directory_member (list, member, shown, display, nomail, can_post, joined, bounces, bounced, suspended)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
+                "INSERT INTO directory_member (list, member, shown, display, nomail, can_post, joined, bounces, bounced, suspended, handle)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
                 args![
                     id,
                     key,
@@ -314,17 +340,36 @@ impl Directory {
                     member.nomail,
                     member.can_post,
                     joined,
-                    member.suspended
+                    member.suspended,
+                    handles.handle(&list, key)
                 ],
             )
             .await?;
         }
+        // Those who were members before are no more.
+        self.check_members(count(&mut tx, id).await?, personal)?;
         self.commit(tx).await?;
         tracing::info!(list, members = put.len(), "members written");
         Ok(())
     }
 
-    async fn list_id(&self, key: &str) -> Result<Option<u64>> {
+    fn check_members(&self, count: u64, personal: bool) -> Result<()> {
+        let (most, what) = match personal {
+            true => (
+                MEMBERS.min(self.personal_members),
+                "a list with personal posts",
+            ),
+            false => (MEMBERS, "a list"),
+        };
+        if count > most {
+            return Err(DirectoryError::Limit(format!(
+                "{what} has up to {most} members"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn list_id(&self, key: &str) -> Result<Option<u64>> {
         let row = self
             .db
             .fetch_optional(

@@ -7,6 +7,7 @@ mod domains;
 mod lists;
 pub(crate) mod lookup;
 mod mailing;
+mod personal;
 pub(crate) mod schema;
 
 pub(crate) use accounts::{Credentials, NewSecret};
@@ -76,6 +77,8 @@ const PAGE_MAX: u32 = 200;
 pub(crate) struct Directory {
     db: Db,
     generation: Generation,
+    /// Members of a list with personal posts.
+    personal_members: u64,
 }
 
 impl Directory {
@@ -85,7 +88,14 @@ impl Directory {
         Ok(Self {
             db,
             generation: Generation::default(),
+            personal_members: u64::MAX,
         })
+    }
+
+    /// Limits the members of lists with personal posts.
+    pub(crate) fn with_personal_members(mut self, most: u64) -> Self {
+        self.personal_members = most;
+        self
     }
 
     /// Ends the connections, as when the server goes away.

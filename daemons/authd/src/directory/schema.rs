@@ -109,4 +109,14 @@ pub const MIGRATIONS: &[Migration] = &[
             PRIMARY KEY (list, member)) {clustered}",
         ],
     },
+    Migration {
+        version: 4,
+        name: "handles of members, for personal posts",
+        statements: &[
+            // 0: none yet.
+            "ALTER TABLE directory_member ADD COLUMN handle {bigint} NOT NULL DEFAULT 0",
+            "CREATE INDEX {if_not_exists} directory_member_handle ON directory_member (handle)",
+            "CREATE INDEX {if_not_exists} directory_member_order ON directory_member (list, handle)",
+        ],
+    },
 ];

@@ -58,6 +58,14 @@ impl Directory for Table {
         Ok(lists::page(&request))
     }
 
+    async fn list_copies(
+        &self,
+        _: TraceId,
+        request: ListCopies,
+    ) -> Result<Option<ListCopiesPage>, Fault> {
+        Ok(lists::copies(&request))
+    }
+
     async fn list_bounced(&self, _: TraceId, _: ListBounced) -> Result<ListSuspended, Fault> {
         Ok(ListSuspended::default())
     }

@@ -9,11 +9,23 @@ const MOST: usize = 100;
 
 /// The recipients that a report says have failed for good.
 pub(super) fn failed(octets: &[u8]) -> Vec<Address> {
-    let text = String::from_utf8_lossy(octets);
     let mut found: Vec<Address> = Vec::new();
+    groups(octets, |group| take(group, &mut found));
+    found.truncate(MOST);
+    found
+}
+
+/// Whether a report says that somebody has failed for good, whoever that is; `None`: it is no such report.
+pub(super) fn any_failed(octets: &[u8]) -> Option<bool> {
+    let mut failed = false;
+    groups(octets, |group| failed |= has_failed(group)).then_some(failed)
+}
+
+/// Shows the groups of message/delivery-status, which are parted by empty lines, as is its own header; whether there is one.
+fn groups(octets: &[u8], mut see: impl FnMut(&[&str])) -> bool {
+    let text = String::from_utf8_lossy(octets);
     let mut inside = false;
     let mut group: Vec<&str> = Vec::new();
-    // The groups of message/delivery-status are parted by empty lines, as is its own header.
     for line in text.lines().chain([""]) {
         let line = line.trim_end();
         if line
@@ -25,39 +37,42 @@ pub(super) fn failed(octets: &[u8]) -> Vec<Address> {
             continue;
         }
         if inside && line.starts_with("--") {
-            take(&group, &mut found);
+            see(&group);
             break;
         }
         if !inside {
             continue;
         }
         if line.is_empty() {
-            take(&group, &mut found);
+            see(&group);
             group.clear();
         } else {
             group.push(line);
         }
     }
-    found.truncate(MOST);
-    found
+    inside
+}
+
+fn value<'a>(group: &[&'a str], name: &str) -> Option<&'a str> {
+    group.iter().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+fn has_failed(group: &[&str]) -> bool {
+    let failed = value(group, "Action").is_some_and(|action| action.eq_ignore_ascii_case("failed"));
+    // RFC 3463 2: class 5 is for good
+    failed && value(group, "Status").is_none_or(|status| status.starts_with('5'))
 }
 
 /// The recipient of a group, under its original name and the final one, if it has failed.
 fn take(group: &[&str], found: &mut Vec<Address>) {
-    let value = |name: &str| {
-        group.iter().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    };
-    let failed = value("Action").is_some_and(|action| action.eq_ignore_ascii_case("failed"));
-    // RFC 3463 2: class 5 is for good
-    let for_good = value("Status").is_none_or(|status| status.starts_with('5'));
-    if !failed || !for_good {
+    if !has_failed(group) {
         return;
     }
     for name in ["Original-Recipient", "Final-Recipient"] {
-        let address = value(name)
+        let address = value(group, name)
             .and_then(|value| value.split_once(';'))
             .and_then(|(_, address)| address.trim().trim_matches(['<', '>']).parse().ok());
         if let Some(address) = address

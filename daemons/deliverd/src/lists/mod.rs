@@ -6,6 +6,7 @@
 mod bounce;
 mod command;
 mod footer;
+mod personal;
 mod post;
 #[cfg(test)]
 mod tests;
@@ -85,7 +86,9 @@ impl<D: Directory, S: Store> Delivery<D, S> {
     ) -> Result<Outcome, Fault> {
         match &mail.part {
             ListPart::Post => self.post(call, mail, message, plan).await,
-            ListPart::Bounces => self.bounces(call, mail, message, plan).await,
+            ListPart::Bounces => self.bounces(call, mail, None, message, plan).await,
+            ListPart::Bounce(token) => self.bounces(call, mail, Some(token), message, plan).await,
+            ListPart::Copies(token) => self.copies(call, mail, token, plan).await,
             _ => self.command(call, mail, message, plan).await,
         }
     }
@@ -138,7 +141,11 @@ impl<D: Directory, S: Store> Delivery<D, S> {
                 ));
             }
         }
-        let recipients = self.recipients(call, &standing.list, list).await?;
+        let personal = standing.list.personal;
+        let recipients = match personal {
+            true => self.beginning(call, &standing.list, list).await?,
+            false => self.recipients(call, &standing.list, list).await?,
+        };
         if recipients.is_empty() {
             return Ok(dropped(call, list, "the list has no members"));
         }
@@ -153,7 +160,10 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         );
         let mut first = post::fields(&standing.list, list).into_bytes();
         first.extend(prefix);
-        let count = recipients.len();
+        let count = match personal {
+            true => usize::try_from(standing.list.members).unwrap_or(usize::MAX),
+            false => recipients.len(),
+        };
         let content = letter.into_octets();
         let (file, octets) = attached(&recipients, &content)
             .map_err(|error| Fault::new(FaultKind::Temporary, error.to_string()))?;
@@ -192,8 +202,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             }
             all.extend(page);
         }
-        let archive = settings.archive.as_ref().and_then(|text| text.parse().ok());
-        if let Some(archive) = archive
+        if let Some(archive) = archive(settings)
             && !all.contains(&archive)
         {
             all.push(archive);
@@ -206,6 +215,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         &self,
         call: &Deliver,
         mail: &ListMail,
+        token: Option<&String>,
         message: &Message,
         plan: &mut Plan,
     ) -> Result<Outcome, Fault> {
@@ -215,13 +225,18 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             return Ok(dropped(call, list, "it is no report"));
         }
         let octets = crate::filing::read(call, message, LOOKED_AT)?;
-        let members = bounce::failed(&octets);
-        if members.is_empty() {
+        let members = match token {
+            Some(_) if personal::is_failure(&octets) => Vec::new(),
+            Some(_) => return Ok(dropped(call, list, "it tells of no failure")),
+            None => bounce::failed(&octets),
+        };
+        if members.is_empty() && token.is_none() {
             return Ok(dropped(call, list, "the report tells of no member"));
         }
         let request = ListBounced {
             list: list.clone(),
             members,
+            token: token.cloned(),
         };
         let suspended = self.directory.list_bounced(call.trace, request).await?;
         if !suspended.members.is_empty() && !suspended.owners.is_empty() {
@@ -236,6 +251,11 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         }
         Ok(done("noted".to_owned()))
     }
+}
+
+/// What gets each post besides the members.
+fn archive(settings: &MailingList) -> Option<Address> {
+    settings.archive.as_ref().and_then(|text| text.parse().ok())
 }
 
 fn done(text: String) -> Outcome {
@@ -344,8 +364,8 @@ fn take_over(prefix: &[u8], letter: &mut Letter) -> Vec<u8> {
     traces
 }
 
-/// The file for queued: recipients, and the message behind them; with the octets of the former.
-fn attached(recipients: &[Address], content: &[u8]) -> std::io::Result<(File, u64)> {
+/// The file for queued: recipients or copies, and the message behind them; with the octets of the former.
+fn attached<T: serde::Serialize>(recipients: &[T], content: &[u8]) -> std::io::Result<(File, u64)> {
     let list = postcard::to_stdvec(recipients).map_err(std::io::Error::other)?;
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::memfd_create("post", flags)?);
@@ -384,6 +404,7 @@ pub fn fuzz(octets: &[u8]) {
         max_bytes: 0,
         max_bounces: 0,
         members: 0,
+        personal: false,
     };
     let Ok(address) = list.address.parse::<Address>() else {
         return;
@@ -413,6 +434,7 @@ pub fn fuzz(octets: &[u8]) {
     assert_eq!(again.field("Subject").map(<[u8]>::to_vec), subject);
     let whole = posted.into_octets();
     assert!(Letter::of(&whole).field("List-Id").is_none());
+    let _ = personal::is_failure(octets);
     for member in bounce::failed(octets) {
         assert!(!member.to_string().contains(['\r', '\n']));
     }

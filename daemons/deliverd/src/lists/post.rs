@@ -38,7 +38,7 @@ pub(super) fn part(list: &Address, suffix: &str) -> Address {
 }
 
 /// RFC 6068 2
-fn mailto(address: &Address) -> String {
+pub(super) fn mailto(address: &Address) -> String {
     let mut text = "mailto:".to_owned();
     for octet in address.local().bytes() {
         if octet.is_ascii_alphanumeric() || b"-._~+".contains(&octet) {

@@ -71,6 +71,10 @@ pub struct ListFields {
     /// Days with bounces after which a member gets nothing more; 0 for never.
     #[arg(long, value_name = "DAYS")]
     pub max_bounces: Option<u32>,
+    /// Whether each member gets a copy of their own, with a reverse-path that tells whose bounces come back, and a link to leave by one
+    /// click where httpd runs.
+    #[arg(long, value_parser = ["yes", "no"])]
+    pub personal: Option<String>,
 }
 
 /// Members of a list.

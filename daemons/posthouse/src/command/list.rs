@@ -36,6 +36,7 @@ const ALL: &[(&str, &str)] = &[
     ("archive_url", "ARCHIVE'S PAGE"),
     ("max_bytes", "OCTETS OF A POST"),
     ("max_bounces", "DAYS OF BOUNCES"),
+    ("personal", "PERSONAL"),
 ];
 const MEMBERS: &[(&str, &str)] = &[
     ("address", "MEMBER"),
@@ -66,6 +67,7 @@ pub(crate) async fn run(suite: &Suite, command: Lists) -> Result<(), Failure> {
                 max_bytes: 0,
                 max_bounces: 5,
                 members: 0,
+                personal: false,
             };
             put(suite, PutMode::Create, changed(empty, fields)?, "Created").await
         }
@@ -136,6 +138,9 @@ fn changed(mut list: MailingList, fields: ListFields) -> Result<MailingList, Fai
     }
     if let Some(bounces) = fields.max_bounces {
         list.max_bounces = bounces;
+    }
+    if let Some(word) = fields.personal {
+        list.personal = word == "yes";
     }
     Ok(list)
 }

@@ -21,7 +21,8 @@ fn settings(address: &Address) -> MailingList {
         archive_url: None,
         max_bytes: 1 << 20,
         max_bounces: 5,
-        members: 0,
+        members: 7,
+        personal: address.local() == "own",
     }
 }
 
@@ -42,13 +43,46 @@ pub(super) fn page(request: &ListRecipients) -> Vec<Address> {
     (start..MEMBERS.min(start + 1000)).map(member).collect()
 }
 
+/// Seven members in pages of five.
+pub(super) fn copies(request: &ListCopies) -> Option<ListCopiesPage> {
+    let start = match request.token.as_deref() {
+        None => 0,
+        Some(token) => token.parse::<u32>().ok()?,
+    };
+    let address = |text: String| text.parse::<Address>().unwrap();
+    let count = if request.token.is_none() { 0 } else { 5 };
+    let copy = |number: u32| ipc::api::authd::PersonalCopy {
+        member: address(format!("m{number}@b.example")),
+        sender: address(format!("own-bounces+{number}@x.example")),
+        unsubscribe: format!("u{number}"),
+        remote: number % 2 == 0,
+    };
+    let copies: Vec<_> = (start..(start + count).min(7)).map(copy).collect();
+    let end = start + u32::try_from(copies.len()).unwrap();
+    let more = request.token.is_none() || end > start;
+    let next = more.then(|| address(format!("own-copies+{end}@x.example")));
+    Some(ListCopiesPage { copies, next })
+}
+
 fn delivery() -> Delivery<Table, Arc<Kept>> {
     let list = Target::List {
         address: "all@x.example".parse().unwrap(),
         part: ListPart::Post,
     };
-    let table = ["all@x.example", "alias@x.example"]
-        .map(|name| (name.to_owned(), Resolution::Local(vec![list.clone()])));
+    let mut table = ["all@x.example", "alias@x.example"]
+        .map(|name| (name.to_owned(), Resolution::Local(vec![list.clone()])))
+        .to_vec();
+    for (name, part) in [
+        ("own", ListPart::Post),
+        ("own-copies+0", ListPart::Copies("0".to_owned())),
+        ("own-copies+5", ListPart::Copies("5".to_owned())),
+        ("own-copies+7", ListPart::Copies("7".to_owned())),
+        ("own-copies+x", ListPart::Copies("x".to_owned())),
+    ] {
+        let address = "own@x.example".parse().unwrap();
+        let target = Target::List { address, part };
+        table.push((format!("{name}@x.example"), Resolution::Local(vec![target])));
+    }
     let directory = Table(table.into_iter().collect());
     Delivery::new(directory, Arc::default(), Config::default(), None)
 }
@@ -170,4 +204,96 @@ async fn what_smtpd_added_to_a_submission_belongs_to_the_message() {
         message,
         "Subject: [ALL] x\r\nFrom: <own@x.example>\r\nDate: today\r\n\r\ny\r\n-- the list\r\n"
     );
+}
+
+/// The copies that queued gets, and what stands before the body of each.
+fn copied(delivered: &Delivered, files: &[File]) -> (String, Vec<ipc::api::deliverd::Copy>) {
+    let [FollowUp::Copies { prefix, octets, .. }] = delivered.follow_ups.as_slice() else {
+        panic!("{delivered:?}");
+    };
+    let mut list = vec![0; usize::try_from(*octets).unwrap()];
+    files[0].read_exact_at(&mut list, 0).unwrap();
+    (
+        String::from_utf8(prefix.to_vec()).unwrap(),
+        postcard::from_bytes(&list).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn a_personal_post_is_copied_page_by_page() {
+    let delivery = delivery().with_web(Some("mail.x.example".to_owned()));
+    let mut first = call(&["own@x.example"], "From: member@a.example\r\n\r\nText\r\n");
+    first.prefix = b"Received: by us\r\n".to_vec().into();
+    let (delivered, files) = delivery.deliver_posts(first, None).await.unwrap();
+    let [
+        FollowUp::Distribute {
+            prefix, recipients, ..
+        },
+    ] = delivered.follow_ups.as_slice()
+    else {
+        panic!("{delivered:?}");
+    };
+    let mut list = vec![0; usize::try_from(*recipients).unwrap()];
+    files[0].read_exact_at(&mut list, 0).unwrap();
+    let to: Vec<Address> = postcard::from_bytes(&list).unwrap();
+    let to: Vec<String> = to.iter().map(ToString::to_string).collect();
+    assert_eq!(to, ["own-copies+0@x.example", "archive@x.example"]);
+    let mut got = Vec::new();
+    let mut next = Some("own-copies+0@x.example".to_owned());
+    let mut prefix = prefix.clone();
+    while let Some(place) = next.take() {
+        let mut more = call(&[&place], "From: member@a.example\r\n\r\nText\r\n");
+        more.prefix = prefix.clone();
+        let (delivered, files) = delivery.deliver_posts(more, None).await.unwrap();
+        assert_eq!(summary(&delivered), "0:d250");
+        if files.is_empty() {
+            break;
+        }
+        let (rest, copies) = copied(&delivered, &files);
+        assert!(!rest.contains("List-Unsubscribe") && rest.ends_with("Received: by us\r\n"));
+        for copy in copies {
+            if copy.to.local().starts_with("own-copies") {
+                assert!(copy.first.is_empty());
+                next = Some(copy.to.to_string());
+            } else {
+                let number = &copy.to.local()[1..];
+                assert_eq!(
+                    copy.sender.to_string(),
+                    format!("own-bounces+{number}@x.example")
+                );
+                let fields = format!(
+                    "List-Unsubscribe: <https://mail.x.example/unsubscribe/u{number}>,\r\n\t\
+                     <mailto:own-unsubscribe@x.example>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+                );
+                assert_eq!(String::from_utf8(copy.first.to_vec()).unwrap(), fields);
+                got.push(copy.to.to_string());
+            }
+        }
+        prefix = rest.into_bytes().into();
+    }
+    assert_eq!(
+        got,
+        (0..7)
+            .map(|n| format!("m{n}@b.example"))
+            .collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn nobody_else_has_copies_made() {
+    let good = "Delivered-To: own@x.example\r\nList-Id: <own.x.example>\r\n";
+    for (to, prefix, wanted) in [
+        ("own-copies+0@x.example", good.to_owned(), "0:d250 1"),
+        ("own-copies+x@x.example", good.to_owned(), "0:d250 0"),
+        (
+            "own-copies+0@x.example",
+            format!("Received: x\r\n{good}"),
+            "0:d250 0",
+        ),
+        ("own-copies+0@x.example", String::new(), "0:d250 0"),
+    ] {
+        let mut call = call(&[to], "Subject: x\r\n\r\nText\r\n");
+        call.prefix = prefix.into_bytes().into();
+        assert_eq!(outcome(call).await, wanted, "{to}");
+    }
 }
