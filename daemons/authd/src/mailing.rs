@@ -5,7 +5,7 @@ use crate::grant::Seal;
 use crate::now;
 use crate::resolve::Resolver;
 use ipc::api::authd::{
-    ListAnswer, ListBounced, ListCommand, ListMember, ListMemberList, ListMemberPut,
+    ListAnswer, ListBounced, ListCommand, ListHold, ListMember, ListMemberList, ListMemberPut,
     ListMemberRemove, ListPart, ListPoster, ListRecipients, MailingList, MailingListList,
     MailingListPut, MailingListRemove, Subscription,
 };
@@ -129,6 +129,9 @@ impl Lists {
         token: &str,
         about: &[Address],
     ) -> Result<ListAnswer, Fault> {
+        if let Some(decision) = self.decision(trace, list, token).await? {
+            return Ok(decision);
+        }
         let Some((joins, day)) = token_head(token) else {
             return Ok(ListAnswer::Nothing);
         };
@@ -183,6 +186,7 @@ impl Lists {
             recipients,
             bounced,
             command,
+            hold,
         ] = std::array::from_fn(|_| Arc::clone(self));
         router
             .on(move |_, request: MailingListPut| {
@@ -265,6 +269,13 @@ impl Lists {
                 let lists = Arc::clone(&command);
                 async move { lists.command(context.trace, request).await }
             })
+            .on(move |context, request: ListHold| {
+                let lists = Arc::clone(&hold);
+                async move {
+                    let ListHold { list, post } = &request;
+                    lists.decide(context.trace, list, *post).await
+                }
+            })
     }
 }
 
@@ -280,7 +291,7 @@ fn token_head(token: &str) -> Option<(bool, u64)> {
 }
 
 /// In a time that does not tell how much of it is right.
-fn same(wanted: &str, given: &str) -> bool {
+pub(crate) fn same(wanted: &str, given: &str) -> bool {
     let pairs = wanted.bytes().zip(given.bytes());
     let different = pairs.fold(0, |sum, (a, b)| sum | (a ^ b.to_ascii_lowercase()));
     wanted.len() == given.len() && different == 0

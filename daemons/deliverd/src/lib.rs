@@ -17,7 +17,8 @@
 //! Mail for `reportd.addresses` goes to reportd as it is, whoever else gets it.
 //!
 //! Mail to a mailing list is judged by who its author is, given the list's fields, tag and footer, and handed to queued with all
-//! members as recipients: one file, which comes with the answer. Bounces count against members, and commands are answered; authd
+//! members as recipients: one file, which comes with the answer. What waits for a list's owners goes back to queued, which holds it, with
+//! what they are told. Bounces count against members, and commands are answered; authd
 //! keeps members and makes the tokens of questions.
 //!
 //! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor, and the
@@ -46,8 +47,8 @@ pub use config::{Config, OverQuota, SieveConfig};
 
 use delivery::{Delivery, Directory, Store, StoreResults};
 use ipc::api::authd::{
-    ForwardSender, ListAnswer, ListBounced, ListCommand, ListPoster, ListRecipients, ListStanding,
-    ListSuspended, Resolution, ResolveRecipient,
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListDecide, ListHold, ListPoster,
+    ListRecipients, ListStanding, ListSuspended, Resolution, ResolveRecipient,
 };
 use ipc::api::deliverd::Deliver;
 use ipc::api::stored;
@@ -123,6 +124,14 @@ impl Directory for Client {
         trace: TraceId,
         request: ListCommand,
     ) -> Result<ListAnswer, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_hold(
+        &self,
+        trace: TraceId,
+        request: ListHold,
+    ) -> Result<Option<ListDecide>, Fault> {
         self.call(trace, &request).await.map_err(Fault::from)
     }
 }

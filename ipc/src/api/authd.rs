@@ -3,7 +3,7 @@
 use crate::operation;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use types::{AccountId, Address, Grant, Octets, Rights};
+use types::{AccountId, Address, Grant, Octets, QueueId, Rights};
 
 /// Begins a SASL exchange (RFC 4422).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -557,6 +557,19 @@ pub enum FromHandling {
     Never,
 }
 
+/// Which posts wait for the owners of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Moderation {
+    /// None: who may not post is refused.
+    #[default]
+    None,
+    /// Those of whoever may not post.
+    Others,
+    /// All but the owners' own.
+    All,
+}
+
 /// Where answers to posts go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -599,6 +612,10 @@ pub struct MailingList {
     pub max_bounces: u32,
     /// Members, in answers.
     pub members: u64,
+    /// Which posts wait for the owners.
+    pub moderation: Moderation,
+    /// Days for which they wait at most: 1 to 30.
+    pub held_days: u32,
 }
 
 /// A member of a list.
@@ -769,4 +786,31 @@ pub enum ListAnswer {
     },
     /// Nobody joins this list by mail.
     Closed,
+    /// What an owner of the list wants of a post that is held. Whether it is an owner who asks is for the caller to find out.
+    Decision {
+        /// Under which id the post came.
+        post: QueueId,
+        /// Whether it is let in; otherwise it is refused.
+        accept: bool,
+    },
+}
+
+/// The addresses by which the owners of a list decide on a post that is held; `None`: the list's name is too long for them. The
+/// answer to either comes as a [`ListCommand`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListHold {
+    /// The list.
+    pub list: Address,
+    /// Under which id the post came.
+    pub post: QueueId,
+}
+operation!(ListHold = 66, idempotent -> Option<ListDecide>);
+
+/// The answer to [`ListHold`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDecide {
+    /// Lets it in.
+    pub accept: Address,
+    /// Refuses it.
+    pub reject: Address,
 }

@@ -4,8 +4,8 @@ use super::accounts::next_number;
 use super::{Directory, DirectoryError, Result, occupy, schema, text};
 use crate::name;
 use ipc::api::authd::{
-    FromHandling, ListMember, ListStanding, ListSuspended, MailingList, Posting, PutMode, ReplyTo,
-    Subscription,
+    FromHandling, ListMember, ListStanding, ListSuspended, MailingList, Moderation, Posting,
+    PutMode, ReplyTo, Subscription,
 };
 use serde::{Deserialize, Serialize};
 use sql::{Row, Tx, Value, args};
@@ -14,6 +14,7 @@ use types::Address;
 
 const OWNERS: usize = 20;
 const FOOTER: usize = 4000;
+const HELD_DAYS: u32 = 30;
 const MEMBERS_AT_ONCE: usize = 200;
 /// Members of a list: each post goes to all of them.
 const MEMBERS: u64 = 100_000;
@@ -40,6 +41,16 @@ struct Settings {
     archive_url: Option<String>,
     max_bytes: u64,
     max_bounces: u32,
+    // Lists of earlier versions have none of these.
+    #[serde(default)]
+    moderation: Moderation,
+    #[serde(default = "held_days")]
+    held_days: u32,
+}
+
+/// Days for which posts are held, unless a list says otherwise.
+fn held_days() -> u32 {
+    7
 }
 
 fn invalid<T>(text: impl Into<String>) -> Result<T> {
@@ -85,6 +96,12 @@ impl Settings {
         if tag.contains(['[', ']']) {
             return invalid("the tag stands in brackets without saying so");
         }
+        if list.moderation != Moderation::None && owners.len() == 0 {
+            return invalid("a list whose posts wait for its owners needs an owner");
+        }
+        if !(1..=HELD_DAYS).contains(&list.held_days) {
+            return invalid(format!("posts are held for 1 to {HELD_DAYS} days"));
+        }
         Ok(Self {
             description: one_line("the description", &list.description, 200)?,
             owners: owners.collect::<Result<_>>()?,
@@ -98,6 +115,8 @@ impl Settings {
             archive_url: url.map(str::to_owned),
             max_bytes: list.max_bytes,
             max_bounces: list.max_bounces,
+            moderation: list.moderation,
+            held_days: list.held_days,
         })
     }
 
@@ -122,6 +141,8 @@ impl Settings {
             max_bytes: self.max_bytes,
             max_bounces: self.max_bounces,
             members,
+            moderation: self.moderation,
+            held_days: self.held_days,
         }
     }
 }

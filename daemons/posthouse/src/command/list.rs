@@ -1,5 +1,6 @@
 //! `posthouse list`
 
+use super::held;
 use crate::cli::{ListFields, ListMember, Lists};
 use crate::connect::Suite;
 use crate::failure::Failure;
@@ -36,6 +37,8 @@ const ALL: &[(&str, &str)] = &[
     ("archive_url", "ARCHIVE'S PAGE"),
     ("max_bytes", "OCTETS OF A POST"),
     ("max_bounces", "DAYS OF BOUNCES"),
+    ("moderation", "WHAT WAITS"),
+    ("held_days", "DAYS OF WAITING"),
 ];
 const MEMBERS: &[(&str, &str)] = &[
     ("address", "MEMBER"),
@@ -66,6 +69,8 @@ pub(crate) async fn run(suite: &Suite, command: Lists) -> Result<(), Failure> {
                 max_bytes: 0,
                 max_bounces: 5,
                 members: 0,
+                moderation: authd::Moderation::default(),
+                held_days: 7,
             };
             put(suite, PutMode::Create, changed(empty, fields)?, "Created").await
         }
@@ -88,6 +93,7 @@ pub(crate) async fn run(suite: &Suite, command: Lists) -> Result<(), Failure> {
             Ok(())
         }
         Lists::Member(command) => member(suite, command).await,
+        Lists::Held { list, decide } => held::run(suite, list, decide).await,
     }
 }
 
@@ -136,6 +142,12 @@ fn changed(mut list: MailingList, fields: ListFields) -> Result<MailingList, Fai
     }
     if let Some(bounces) = fields.max_bounces {
         list.max_bounces = bounces;
+    }
+    if let Some(moderation) = fields.moderation {
+        list.moderation = word(moderation)?;
+    }
+    if let Some(days) = fields.held_days {
+        list.held_days = days;
     }
     Ok(list)
 }
