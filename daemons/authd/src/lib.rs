@@ -44,6 +44,7 @@ pub mod fuzz;
 mod grant;
 mod login;
 mod mailing;
+mod moderation;
 mod name;
 mod oauth;
 mod password;

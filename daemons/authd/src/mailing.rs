@@ -5,9 +5,9 @@ use crate::grant::Seal;
 use crate::now;
 use crate::resolve::Resolver;
 use ipc::api::authd::{
-    ListAnswer, ListCommand, ListMember, ListMemberList, ListMemberPut, ListMemberRemove, ListPart,
-    ListPoster, ListRecipients, MailingList, MailingListList, MailingListPut, MailingListRemove,
-    Subscription,
+    ListAnswer, ListCommand, ListHold, ListMember, ListMemberList, ListMemberPut, ListMemberRemove,
+    ListPart, ListPoster, ListRecipients, MailingList, MailingListList, MailingListPut,
+    MailingListRemove, Subscription,
 };
 use ipc::{Fault, Router};
 use std::fmt::Write as _;
@@ -129,6 +129,9 @@ impl Lists {
         token: &str,
         about: &[Address],
     ) -> Result<ListAnswer, Fault> {
+        if let Some(decision) = self.decision(trace, list, token).await? {
+            return Ok(decision);
+        }
         let Some((joins, day)) = token_head(token) else {
             return Ok(ListAnswer::Nothing);
         };
@@ -182,6 +185,7 @@ impl Lists {
             poster,
             recipients,
             command,
+            hold,
         ] = std::array::from_fn(|_| Arc::clone(self));
         self.personal(router)
             .on(move |_, request: MailingListPut| {
@@ -256,6 +260,13 @@ impl Lists {
             .on(move |context, request: ListCommand| {
                 let lists = Arc::clone(&command);
                 async move { lists.command(context.trace, request).await }
+            })
+            .on(move |context, request: ListHold| {
+                let lists = Arc::clone(&hold);
+                async move {
+                    let ListHold { list, post } = &request;
+                    lists.decide(context.trace, list, *post).await
+                }
             })
     }
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::mailing::Lists;
 use ipc::api::authd::{
-    FromHandling, ListAnswer, ListCommand, ListMember, ListPart, MailingList, Posting, ReplyTo,
-    Subscription,
+    FromHandling, ListAnswer, ListCommand, ListMember, ListPart, MailingList, Moderation, Posting,
+    ReplyTo, Subscription,
 };
 
 const DAY: u64 = 86_400;
@@ -31,6 +31,8 @@ fn settings_of(subscription: Subscription) -> MailingList {
         max_bounces: 2,
         members: 0,
         personal: false,
+        moderation: Moderation::None,
+        held_days: 7,
     }
 }
 
@@ -300,6 +302,60 @@ async fn joining_needs_an_answer_to_the_question() {
             .await
             .unwrap();
         assert_eq!(answer, ListAnswer::Closed);
+    }
+}
+
+#[tokio::test]
+async fn decisions_need_the_seal_of_the_list_the_post_and_the_kind() {
+    for test in sql::testing::databases().await.unwrap() {
+        let house = with_list(&test).await;
+        let lists = Lists {
+            directory: house.service.directory.clone(),
+            resolver: Arc::clone(&house.service.resolver),
+            seal: seal(),
+        };
+        let (one, two) = (types::QueueId(1), types::QueueId(1 << 60));
+        let both = lists.decide(TraceId(1), &address(LIST), one).await.unwrap();
+        let both = both.unwrap();
+        let token = |address: &Address| address.local().rsplit_once('+').unwrap().1.to_owned();
+        let (accept, reject) = (token(&both.accept), token(&both.reject));
+        let decide = |list: &str, token: &str| {
+            let (list, token) = (address(list), token.to_owned());
+            let lists = &lists;
+            async move {
+                let found = lists.decision(TraceId(1), &list, &token).await;
+                found.unwrap()
+            }
+        };
+        let decided = |accept| Some(ListAnswer::Decision { post: one, accept });
+        assert_eq!(decide(LIST, &accept).await, decided(true));
+        assert_eq!(decide(LIST, &accept.to_uppercase()).await, decided(true));
+        assert_eq!(decide(LIST, &reject).await, decided(false));
+        let nothing = Some(ListAnswer::Nothing);
+        assert_eq!(decide("other@example.org", &accept).await, nothing);
+        let kind = accept.replacen('a', "r", 1);
+        assert_eq!(decide(LIST, &kind).await, nothing);
+        let other = format!("a{two}{}", &accept[14..]);
+        assert_eq!(decide(LIST, &other).await, nothing);
+        for none in ["", "a", "j20786-00112233445566778899", &accept[1..], "aé"] {
+            assert_eq!(decide(LIST, none).await, None, "{none}");
+        }
+        let long = "a-list-whose-name-is-too-long-here@example.org";
+        let long = lists.decide(TraceId(1), &address(long), one).await;
+        assert_eq!(long.unwrap(), None);
+        // A list that is moderated has somebody who decides, and time for it.
+        let mut list = settings_of(Subscription::Closed);
+        list.moderation = Moderation::Others;
+        let put = |list: &MailingList| {
+            let (directory, list) = (&house.service.directory, list.clone());
+            async move { directory.mailing_put(PutMode::Update, &list).await.is_ok() }
+        };
+        assert!(put(&list).await);
+        list.held_days = 31;
+        assert!(!put(&list).await);
+        list.held_days = 1;
+        list.owners.clear();
+        assert!(!put(&list).await);
     }
 }
 

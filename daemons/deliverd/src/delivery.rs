@@ -2,11 +2,11 @@
 
 use crate::config::{Config, OverQuota};
 use crate::copies::{Copy, groups};
-use crate::lists::{Answered, ListMail};
+use crate::lists::{Answered, ListMail, Notices};
 use crate::script::{Flight, Scripts};
 use ipc::api::authd::{
-    ForwardSender, ListAnswer, ListBounced, ListCommand, ListCopies, ListCopiesPage, ListPoster,
-    ListRecipients, ListStanding, ListSuspended, Resolution, Target,
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListCopies, ListCopiesPage, ListDecide,
+    ListHold, ListPoster, ListRecipients, ListStanding, ListSuspended, Resolution, Target,
 };
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient};
 use ipc::api::stored;
@@ -76,6 +76,13 @@ pub(crate) trait Directory: Send + Sync {
         trace: TraceId,
         request: ListCommand,
     ) -> impl Future<Output = Result<ListAnswer, Fault>> + Send;
+
+    /// The addresses by which owners decide on a post.
+    fn list_hold(
+        &self,
+        trace: TraceId,
+        request: ListHold,
+    ) -> impl Future<Output = Result<Option<ListDecide>, Fault>> + Send;
 }
 
 /// What the store makes of each target of a call.
@@ -105,6 +112,7 @@ pub(crate) struct Delivery<D, S> {
     pub(crate) config: Config,
     pub(crate) large: Semaphore,
     pub(crate) answered: Answered,
+    pub(crate) notices: Notices,
     /// None in tests without a store.
     pub(crate) scripts: Option<Scripts>,
     /// `None` if it does not run.
@@ -161,6 +169,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             config,
             large,
             answered: Answered::default(),
+            notices: Notices::default(),
             scripts,
             reportd: None,
             web: None,

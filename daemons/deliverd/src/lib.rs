@@ -18,7 +18,8 @@
 //!
 //! Mail to a mailing list is judged by who its author is, given the list's fields, tag and footer, and handed to queued with all
 //! members as recipients: one file, which comes with the answer; or, where each member has a copy of their own, a page of members
-//! at a time. Bounces count against members, and commands are answered; authd
+//! at a time. What waits for a list's owners goes back to queued, which holds it, with what they are told. Bounces count against
+//! members, and commands are answered; authd
 //! keeps members and makes the tokens of questions.
 //!
 //! SECURITY: user `posthouse-deliver`. No network, writes nothing. Reads the message in its call or through a descriptor, and the
@@ -47,8 +48,9 @@ pub use config::{Config, OverQuota, SieveConfig};
 
 use delivery::{Delivery, Directory, Store, StoreResults};
 use ipc::api::authd::{
-    ForwardSender, ListAnswer, ListBounced, ListCommand, ListCopies, ListCopiesPage, ListPoster,
-    ListRecipients, ListStanding, ListSuspended, Resolution, ResolveRecipient,
+    ForwardSender, ListAnswer, ListBounced, ListCommand, ListCopies, ListCopiesPage, ListDecide,
+    ListHold, ListPoster, ListRecipients, ListStanding, ListSuspended, Resolution,
+    ResolveRecipient,
 };
 use ipc::api::deliverd::Deliver;
 use ipc::api::stored;
@@ -132,6 +134,14 @@ impl Directory for Client {
         trace: TraceId,
         request: ListCommand,
     ) -> Result<ListAnswer, Fault> {
+        self.call(trace, &request).await.map_err(Fault::from)
+    }
+
+    async fn list_hold(
+        &self,
+        trace: TraceId,
+        request: ListHold,
+    ) -> Result<Option<ListDecide>, Fault> {
         self.call(trace, &request).await.map_err(Fault::from)
     }
 }

@@ -101,6 +101,7 @@ fn deliver(body: Body) -> Deliver {
         body,
         ours: false,
         by: None,
+        let_in: false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub use certificate::{Certificate, Dkim};
 pub use hook::{Hook, HookTrial};
 pub use limit::{Greylist, Limit};
-pub use list::{ListFields, ListMember, Lists};
+pub use list::{HeldPost, ListFields, ListHeld, ListMember, Lists};
 pub use report::Report;
 pub use transfer::{
     Backup, Export, Format, Fsck, Import, Index, Into, Protection, Quoting, Restore, Schema,

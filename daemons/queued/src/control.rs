@@ -6,6 +6,7 @@
 use crate::core::{Core, now};
 use crate::message::{End, Home, Message};
 use crate::node::{self, Seen};
+use crate::record::{Head, Moderated};
 use crate::rule::Looked;
 use crate::table::Waiting;
 use crate::table_control::{Action, Listed, normal};
@@ -18,7 +19,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use types::{Enhanced, QueueId, Status};
+use types::{Enhanced, QueueId, Recipient, Status};
 
 /// Recipients shown of a message.
 const SHOWN: usize = 50;
@@ -52,7 +53,7 @@ fn matches(message: &Message, filter: &QueueFilter) -> bool {
             .iter()
             .any(|one| by_text(text, &one.address.key(), one.address.domain()))
     });
-    let held = filter.held.is_none_or(|held| message.steer().held == held);
+    let held = filter.held.is_none_or(|held| message.is_held() == held);
     (filter.ids.is_empty() || filter.ids.contains(&message.id)) && sender && recipient && held
 }
 
@@ -64,7 +65,11 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
             .zip(&head.envelope.recipients)
             .filter(|(index, _)| !done.contains(index))
     };
+    let held = core.waiting_post(head);
     let recipients = left().take(SHOWN).map(|(_, recipient)| {
+        if let Some(held) = &held {
+            return shown(held, recipient);
+        }
         let rule = core
             .rules
             .find(&Looked::of(head, recipient.address.domain()));
@@ -83,11 +88,30 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
         arrived: head.arrived,
         size: head.size(),
         sender: head.envelope.sender.clone(),
-        held: message.steer().held,
+        held: message.is_held(),
         recipients: recipients.collect(),
         pending: u32::try_from(left().count()).unwrap_or(u32::MAX),
         terms: head.envelope.terms,
         node: core.table.node.name.clone(),
+        post: post_of(head),
+    }
+}
+
+/// Under which id a post came that waits for the owners of a list.
+fn post_of(head: &Head) -> Option<QueueId> {
+    match &head.moderated {
+        Some(Moderated::Waits { post, .. }) => Some(*post),
+        _ => None,
+    }
+}
+
+fn shown(waiting: &Waiting, recipient: &Recipient) -> QueueRecipient {
+    QueueRecipient {
+        recipient: recipient.clone(),
+        attempts: waiting.attempts,
+        next: waiting.due,
+        expires: waiting.expires,
+        last: waiting.last.clone(),
     }
 }
 
@@ -104,6 +128,7 @@ fn entry_of_listed(listed: Listed, nodes: &[Seen]) -> QueueEntry {
         .map(|node| node.name.clone())
         .unwrap_or_default();
     let held = waiting.iter().any(|one| one.held);
+    let post = post_of(&head);
     let mut terms = head.envelope.terms;
     // An operator may have released it early.
     if waiting.iter().all(|one| one.not_before == 0) {
@@ -111,18 +136,8 @@ fn entry_of_listed(listed: Listed, nodes: &[Seen]) -> QueueEntry {
     }
     let pending = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
     let recipients = waiting.into_iter().take(SHOWN).filter_map(|one| {
-        let recipient = head
-            .envelope
-            .recipients
-            .get(usize::from(one.index))?
-            .clone();
-        Some(QueueRecipient {
-            recipient,
-            attempts: one.attempts,
-            next: one.due,
-            expires: one.expires,
-            last: one.last,
-        })
+        let recipient = head.envelope.recipients.get(usize::from(one.index))?;
+        Some(shown(&one, recipient))
     });
     QueueEntry {
         id,
@@ -135,6 +150,7 @@ fn entry_of_listed(listed: Listed, nodes: &[Seen]) -> QueueEntry {
         pending,
         terms,
         node,
+        post,
     }
 }
 
@@ -311,6 +327,9 @@ impl Core {
         // One that is moved meanwhile is found in both.
         let mut concerned = BTreeSet::new();
         for message in self.fresh_matching(filter, None, usize::MAX) {
+            if message.head.waits() && !matches!(action, Action::Remove) {
+                continue;
+            }
             let mut steer = message.steer();
             match &action {
                 Action::Hold => steer.held = true,
@@ -421,7 +440,7 @@ impl Core {
         let mut by_name: HashMap<String, u64> = table.destinations.iter().cloned().collect();
         for message in self.fresh().values() {
             messages += 1;
-            held += u64::from(message.steer().held);
+            held += u64::from(message.is_held());
             oldest = Some(oldest.map_or(message.head.arrived, |first| {
                 first.min(message.head.arrived)
             }));

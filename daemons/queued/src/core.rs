@@ -499,7 +499,7 @@ impl Core {
         let later = jobs
             .iter()
             .flat_map(|job| &job.recipients)
-            .all(|waiting| waiting.due > now);
+            .all(|waiting| waiting.held || waiting.due > now);
         if many || later {
             let core = Arc::clone(self);
             let waiting = jobs.into_iter().flat_map(|job| job.recipients).collect();

@@ -18,6 +18,7 @@
 //! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
 //! - **Reports that reportd has due** are fetched, committed as messages of our own, and then settled with it.
 //! - **Policies of MTA-STS** that relayd has found are remembered in the queue's database, and go along with the next message to their domain.
+//! - **Posts that wait for the owners of a mailing list** are held in the queue table until one of them decides, or their time is over.
 //! - **Senders are told** of failures, of a delay, and of success if they asked (DSN).
 //!
 //! It holds up before it breaks: when the disk runs low, or too much is queued, or the disk is too slow, a commit is Busy, which
@@ -25,7 +26,7 @@
 //!
 //! SECURITY: user `posthouse-queue`; no network but that to a shared queue table; writes its state directory `queue` only.
 //! Serves smtpd (ReserveIds, OpenSpool, ReadSpool, CloseSpool, Commit) and posthouse (the same, and QueueList, QueueShow, QueueRetry,
-//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain, QueueNodes, QueueForget). Calls deliverd, relayd, keyd
+//! QueueHold, QueueRelease, QueueRemove, QueueReroute, QueueStats, QueueExplain, QueueNodes, QueueForget, QueueDecide). Calls deliverd, relayd, keyd
 //! and reportd (ClaimReport, SettleReport). A message with recipients
 //! elsewhere needs a right: a grant whose seal keyd confirms, a configured network, or the operator; so a hijacked listener is
 //! no open relay. A recipient accepted as local that is not is relayed only with such a right.
@@ -55,6 +56,7 @@ mod lanes;
 mod loader;
 mod local;
 mod message;
+mod moderation;
 mod node;
 mod pace;
 mod peers;

@@ -62,7 +62,8 @@ async fn round(core: &Arc<Core>) -> Result<Duration, Error> {
     let more = dues.len() == DESTINATIONS as usize;
     load(core, dues, time).await?;
     let attention = attend(core, time).await?;
-    if more || attention {
+    let posts = core.give_up_posts(time).await?;
+    if more || attention || posts {
         return Ok(Duration::from_millis(50));
     }
     let next = core.table.next().await?;

@@ -5,9 +5,11 @@ use crate::copies;
 use crate::core::{Core, now};
 use crate::distribute::{self, Post};
 use crate::message::{End, Fresh, Job};
-use crate::record::Head;
+use crate::moderation::{self, Hold};
+use crate::record::{Head, Moderated};
 use crate::report::Event;
 use ipc::api::deliverd::{Deliver, Delivered, FollowUp, LocalRecipient, RedirectOptions};
+use ipc::api::queued::Decision;
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
 use std::fs::File;
@@ -151,6 +153,7 @@ async fn deliver(core: &Arc<Core>, job: &Job) -> Result<(Delivered, Vec<File>), 
         },
         ours: message.head.sign,
         by: message.head.envelope.terms.by,
+        let_in: message.head.moderated == Some(Moderated::LetIn),
     };
     drop(content);
     let mut pauses = PAUSES.iter();
@@ -184,7 +187,9 @@ async fn ends(
     for follow_up in delivered.follow_ups {
         let index = follow_up.index();
         let file = match &follow_up {
-            FollowUp::Distribute { .. } | FollowUp::Copies { .. } => files.next(),
+            FollowUp::Distribute { .. } | FollowUp::Copies { .. } | FollowUp::Hold { .. } => {
+                files.next()
+            }
             _ => None,
         };
         // What is tried again redirects and answers again.
@@ -236,6 +241,46 @@ async fn ends(
                 };
                 match made {
                     Ok(messages) => fresh.extend(messages),
+                    Err(status) => drop(redirected.insert(index, Some(status))),
+                }
+                continue;
+            }
+            FollowUp::Hold {
+                list,
+                why,
+                seconds,
+                quiet,
+                recipients,
+                content,
+                ..
+            } => {
+                let notice = file.map(|file| Post {
+                    sender: list.clone(),
+                    prefix: Vec::new(),
+                    recipients,
+                    content,
+                    file,
+                });
+                let hold = Hold {
+                    index,
+                    list,
+                    why,
+                    seconds,
+                    quiet,
+                };
+                match moderation::hold(core, job, hold, notice).await {
+                    Ok(messages) => {
+                        fresh.extend(messages);
+                        // It is not delivered, and nobody is told that it were.
+                        redirected.entry(index).or_insert(None);
+                    }
+                    Err(status) => drop(redirected.insert(index, Some(status))),
+                }
+                continue;
+            }
+            FollowUp::Decide { .. } => {
+                match decided(core, job, follow_up).await {
+                    Ok(message) => fresh.extend(message),
                     Err(status) => drop(redirected.insert(index, Some(status))),
                 }
                 continue;
@@ -308,6 +353,38 @@ async fn distribute(core: &Arc<Core>, job: &Job, post: Option<Post>) -> Result<V
     distribute::messages(core, job, post.ok_or_else(missing)?).await
 }
 
+/// Does what an owner of a list has decided, and makes the answer. A kill between the two leads to another answer.
+async fn decided(
+    core: &Arc<Core>,
+    job: &Job,
+    follow_up: FollowUp,
+) -> Result<Option<Fresh>, Status> {
+    let FollowUp::Decide {
+        list,
+        post,
+        accept,
+        owner,
+        done,
+        gone,
+        ..
+    } = follow_up
+    else {
+        return Ok(None);
+    };
+    let decision = if accept {
+        Decision::Accept
+    } else {
+        Decision::Reject
+    };
+    let decided = core.decide(&list, post, decision).await;
+    let text = if decided.map_err(unavailable)? {
+        done
+    } else {
+        gone
+    };
+    answer(core, job, None, vec![owner], text)
+}
+
 /// Where a message goes on to, and as what.
 struct Redirection {
     to: Vec<types::Address>,
@@ -370,6 +447,7 @@ fn answer(
         body_len: content.len() as u64,
         spooled: false,
         listener: String::new(),
+        moderated: None,
     };
     Ok(Some(Fresh {
         id,
@@ -483,6 +561,7 @@ async fn redirect(
             .map_or(message.head.body_len, |changed| changed.len() as u64),
         spooled,
         listener: message.head.listener.clone(),
+        moderated: None,
     };
     let body = match changed {
         Some(changed) => changed.0,

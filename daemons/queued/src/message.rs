@@ -73,6 +73,11 @@ impl Message {
         }
     }
 
+    /// Whether it is not to be tried.
+    pub(crate) fn is_held(&self) -> bool {
+        self.head.waits() || self.steer().held
+    }
+
     /// Its octets, if they are in memory.
     pub(crate) fn content(&self) -> Option<Arc<Content>> {
         self.content

@@ -1,10 +1,14 @@
 //! What the journal and the queue table keep of a message. Versioned: a version is never changed once it was released.
 
 use serde::{Deserialize, Serialize};
-use types::{Address, BodyType, Envelope, Recipient, Ret, Terms, TraceId};
+use types::{Address, BodyType, Envelope, QueueId, Recipient, Ret, Terms, TraceId};
 
-/// The version that is written. 2 added the envelope's terms and the listener; 1 is still read.
+/// The version that is written. 2 added the envelope's terms and the listener; 1 is still read. Heads of posts that wait for a list's
+/// owners, or did, have [`POST`].
 pub(crate) const VERSION: u8 = 2;
+
+/// Version 2 with [`Moderated`] behind it.
+pub(crate) const POST: u8 = 3;
 
 /// All that is known of a message besides its octets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,25 @@ pub(crate) struct Head {
     pub(crate) spooled: bool,
     /// The listener that took it; empty if the queue made it itself.
     pub(crate) listener: String,
+    /// Of a post to a mailing list that its owners decide on. Only the queue itself writes this.
+    #[serde(skip)]
+    pub(crate) moderated: Option<Moderated>,
+}
+
+/// What the owners of a list have to do with a post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Moderated {
+    /// It waits for them, and is not tried.
+    Waits {
+        /// Under which id it came.
+        post: QueueId,
+        /// For operators.
+        why: String,
+        /// When it is given up, in seconds since 1970.
+        until: u64,
+    },
+    /// One of them has let it in.
+    LetIn,
 }
 
 /// Version 1 of [`Head`], as it was released.
@@ -82,6 +105,7 @@ impl From<HeadOne> for Head {
             body_len: one.body_len,
             spooled: one.spooled,
             listener,
+            moderated: None,
         }
     }
 }
@@ -105,9 +129,26 @@ pub(crate) enum RecordError {
 }
 
 impl Head {
-    /// Its octets with their length before them: the first part of a journal record.
+    /// The version in which it is written.
+    pub(crate) fn version(&self) -> u8 {
+        if self.moderated.is_some() {
+            POST
+        } else {
+            VERSION
+        }
+    }
+
+    fn write(&self, before: Vec<u8>) -> Vec<u8> {
+        match &self.moderated {
+            Some(moderated) => postcard::to_extend(&(self, moderated), before),
+            None => postcard::to_extend(self, before),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Its octets with their length before them: the first part of a journal record of its [`Head::version`].
     pub(crate) fn to_record(&self) -> Vec<u8> {
-        let mut octets = postcard::to_extend(self, vec![0; 4]).unwrap_or_default();
+        let mut octets = self.write(vec![0; 4]);
         let len = u32::try_from(octets.len().saturating_sub(4)).unwrap_or(0);
         if let Some(first) = octets.first_chunk_mut::<4>() {
             *first = len.to_le_bytes();
@@ -138,7 +179,7 @@ impl Head {
 
     /// Its octets with the version before them: a column of the queue table.
     pub(crate) fn to_column(&self) -> Vec<u8> {
-        versioned(self)
+        self.write(vec![self.version()])
     }
 
     /// Reads a column of the queue table.
@@ -151,9 +192,20 @@ impl Head {
         match version {
             1 => postcard::from_bytes::<HeadOne>(octets).map(Self::from),
             VERSION => postcard::from_bytes(octets),
+            POST => {
+                postcard::from_bytes::<(Self, Moderated)>(octets).map(|(head, moderated)| Self {
+                    moderated: Some(moderated),
+                    ..head
+                })
+            }
             other => return Err(RecordError::Version(other)),
         }
         .map_err(|_| RecordError::Malformed)
+    }
+
+    /// Whether it waits for the owners of a list.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.moderated, Some(Moderated::Waits { .. }))
     }
 
     /// Octets of the whole message.
@@ -229,6 +281,7 @@ mod tests {
             body_len: 4,
             spooled: false,
             listener: "mx".to_owned(),
+            moderated: None,
         }
     }
 
@@ -331,5 +384,35 @@ mod tests {
                 .collect::<String>(),
         );
         assert_eq!(Head::of_column(&frozen).unwrap(), head);
+    }
+
+    /// What version 3 looks like on the disk: this must never change once it is released.
+    #[test]
+    fn version_three_is_frozen() {
+        let plain = head().to_column();
+        let mut held = head();
+        held.moderated = Some(Moderated::Waits {
+            post: QueueId(300),
+            why: "x".to_owned(),
+            until: 1_800_000_000,
+        });
+        let mut frozen = vec![3];
+        frozen.extend(plain.get(1..).unwrap());
+        let behind = frozen.len();
+        frozen.extend(octets("00 ac02 0178 80a4a7da06"));
+        assert_eq!(held.to_column(), frozen);
+        assert_eq!(Head::of_column(&frozen).unwrap(), held);
+        let mut record = held.to_record();
+        record.extend_from_slice(b"prebody");
+        assert_eq!(
+            Head::of_record(held.version(), &record).unwrap(),
+            (held.clone(), b"pre".as_slice(), b"body".as_slice())
+        );
+        held.moderated = Some(Moderated::LetIn);
+        frozen.truncate(behind);
+        frozen.push(1);
+        assert_eq!(held.to_column(), frozen);
+        assert_eq!(Head::of_column(&frozen).unwrap(), held);
+        assert!(Head::of_column(frozen.get(..behind).unwrap()).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `queue_recipient` is the work: one row for each recipient that is not done, with the destination that serves it, when it is
 //! due, and under which lease it is worked on. `queue_node` has the leases: one for each node, which it renews while it lives.
+//! Posts that wait for the owners of a mailing list are held at a destination of their own until their `due`.
 //! `queue_message` is what is delivered. `queue_destination` has a row for each
 //! destination with work and says when to look at it again, so that neither a dead destination nor its backlog costs
 //! anything until then. `queue_piece` has the bodies that are too large for a row, where several nodes need them.

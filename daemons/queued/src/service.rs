@@ -3,9 +3,9 @@
 use crate::core::Core;
 use crate::table_control::Action;
 use ipc::api::queued::{
-    CloseSpool, Commit, OpenSpool, QueueExplain, QueueForget, QueueHold, QueueList, QueueNodes,
-    QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats, ReadSpool,
-    ReserveIds, ReservedIds, SpoolSlot,
+    CloseSpool, Commit, OpenSpool, QueueDecide, QueueExplain, QueueForget, QueueHold, QueueList,
+    QueueNodes, QueueRelease, QueueRemove, QueueReroute, QueueRetry, QueueShow, QueueStats,
+    ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
 };
 use ipc::{Context, Fault, FaultKind, Router};
 use std::sync::Arc;
@@ -89,6 +89,7 @@ fn control(core: &Arc<Core>, router: Router) -> Router {
         explain,
         nodes,
         forget,
+        decide,
     ] = std::array::from_fn(|_| Arc::clone(core));
     router
         .on(move |_, call: QueueList| {
@@ -133,6 +134,10 @@ fn control(core: &Arc<Core>, router: Router) -> Router {
         .on(move |_, call: QueueForget| {
             let core = Arc::clone(&forget);
             async move { core.forget_node(&call.name).await }
+        })
+        .on(move |_, call: QueueDecide| {
+            let core = Arc::clone(&decide);
+            async move { core.decide(&call.list, call.post, call.decision).await }
         })
         .on(move |_, _: QueueStats| {
             let core = Arc::clone(&stats);

@@ -360,7 +360,7 @@ impl Core {
         {
             let steer = message.steer();
             for one in &mut waiting {
-                one.held = steer.held;
+                one.held = steer.held || message.head.waits();
                 if let Some(route) = &steer.route
                     && one.destination != LOCAL
                 {
@@ -389,7 +389,7 @@ impl Core {
                     let due = waiting.iter().map(|one| one.due).min().unwrap_or(0);
                     let pause = due.saturating_sub(now()).clamp(1, 60);
                     tokio::time::sleep(Duration::from_secs(pause)).await;
-                    if due <= now() && !message.steer().held {
+                    if due <= now() && !message.is_held() {
                         core.retry(&message, waiting);
                     } else {
                         core.park_again(message, waiting).await;

@@ -13,6 +13,8 @@ use types::{QueueId, Status};
 
 /// The destination of recipients here.
 pub(crate) const LOCAL: &str = "local";
+/// The destination of posts that wait for the owners of a mailing list, where nothing is tried: no domain has such a name.
+pub(crate) const POSTS: &str = "held posts";
 /// A time that never comes, in seconds since 1970.
 pub(crate) const NEVER: u64 = 1 << 50;
 

@@ -1,7 +1,7 @@
 //! What an operator asks of the queue table.
 
 use crate::record::Head;
-use crate::table::{COLUMNS, LOCAL, Table, Waiting, heads, waiting};
+use crate::table::{COLUMNS, LOCAL, POSTS, Table, Waiting, heads, waiting};
 use crate::table_change::look_at;
 use ipc::api::queued::QueueFilter;
 use sql::{Error, Tx, Value, args, placeholders};
@@ -94,15 +94,20 @@ fn conditions(filter: &QueueFilter) -> (String, Vec<Value>) {
 }
 
 impl Table {
-    /// Ids that the filter finds behind `after`, ascending.
+    /// Ids that the filter finds behind `after`, ascending; of posts that wait for the owners of a list too if `posts`.
     async fn find(
         &self,
         tx: &mut Tx,
         filter: &QueueFilter,
         after: QueueId,
         limit: u32,
+        posts: bool,
     ) -> Result<Vec<Value>, Error> {
-        let (text, mut more) = conditions(filter);
+        let (mut text, mut more) = conditions(filter);
+        if !posts {
+            text.push_str(" AND r.destination <> ?");
+            more.push(Value::from(POSTS));
+        }
         // The messages themselves are large: they are not looked through for what the recipients tell.
         let messages = match filter.sender {
             Some(_) => " JOIN queue_message m ON m.id = r.id",
@@ -126,7 +131,7 @@ impl Table {
         limit: u32,
     ) -> Result<Vec<Listed>, Error> {
         let mut tx = self.db().await?.snapshot().await?;
-        let ids = self.find(&mut tx, filter, after, limit).await?;
+        let ids = self.find(&mut tx, filter, after, limit, true).await?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -165,7 +170,9 @@ impl Table {
     ) -> Result<(Vec<QueueId>, Vec<QueueId>, Option<QueueId>), Error> {
         const PAGE: u32 = 500;
         let mut tx = self.db().await?.begin().await?;
-        let ids = self.find(&mut tx, filter, after, PAGE).await?;
+        // A post that waits for the owners of a list is decided on, and not released.
+        let posts = matches!(action, Action::Remove);
+        let ids = self.find(&mut tx, filter, after, PAGE, posts).await?;
         let Some(Value::Int(last)) = ids.last() else {
             return Ok((Vec::new(), Vec::new(), None));
         };

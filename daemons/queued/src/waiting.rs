@@ -65,6 +65,9 @@ pub(crate) fn next_attention(head: &Head, waiting: &Waiting, now: u64) -> u64 {
 impl Core {
     /// The recipients of a new message that are not done.
     pub(crate) fn waiting(&self, head: &Head, note: &Note) -> Vec<Waiting> {
+        if let Some(post) = self.waiting_post(head) {
+            return vec![post];
+        }
         let now = now();
         let mut waiting = Vec::with_capacity(head.envelope.recipients.len());
         for (index, recipient) in (0_u16..).zip(&head.envelope.recipients) {

@@ -1,13 +1,17 @@
 //! authd: logins, recipients, and the directory's administration.
 
+mod list_settings;
 mod lists;
 
-pub use lists::{ListAnswer, ListCopiesPage, ListLeft, ListStanding, ListSuspended, PersonalCopy};
+pub use list_settings::{FromHandling, Moderation, Posting, ReplyTo, Subscription};
+pub use lists::{
+    ListAnswer, ListCopiesPage, ListDecide, ListLeft, ListStanding, ListSuspended, PersonalCopy,
+};
 
 use crate::operation;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use types::{AccountId, Address, Grant, Octets, Rights};
+use types::{AccountId, Address, Grant, Octets, QueueId, Rights};
 
 /// Begins a SASL exchange (RFC 4422).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -526,56 +530,6 @@ pub enum ListPart {
     Copies(String),
 }
 
-/// Who may post to a list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Posting {
-    /// Everybody.
-    Anyone,
-    /// Members, and owners.
-    #[default]
-    Members,
-    /// Owners: announcements.
-    Owners,
-}
-
-/// Who becomes a member of a list by mail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Subscription {
-    /// Nobody: the operator adds members.
-    #[default]
-    Closed,
-    /// Whom an owner lets in.
-    Owner,
-    /// Whoever shows that the address is theirs.
-    Confirm,
-}
-
-/// Whether a post gets the list's address as From.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FromHandling {
-    /// If the author's domain wants mail refused or put aside that does not pass DMARC.
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// Where answers to posts go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReplyTo {
-    /// Where the author wants them.
-    #[default]
-    Author,
-    /// To the list.
-    List,
-}
-
 /// A mailing list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailingList {
@@ -609,6 +563,10 @@ pub struct MailingList {
     pub members: u64,
     /// Each member gets a copy of their own: with a reverse-path and a way to leave that name them.
     pub personal: bool,
+    /// Which posts wait for the owners.
+    pub moderation: Moderation,
+    /// Days for which they wait at most: 1 to 30.
+    pub held_days: u32,
 }
 
 /// A member of a list.
@@ -733,6 +691,17 @@ pub struct ListCommand {
     pub command: ListPart,
 }
 operation!(ListCommand = 59, idempotent -> ListAnswer);
+
+/// The addresses by which the owners of a list decide on a post that is held; `None`: the list's name is too long for them. The
+/// answer to either comes as a [`ListCommand`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListHold {
+    /// The list.
+    pub list: Address,
+    /// Under which id the post came.
+    pub post: QueueId,
+}
+operation!(ListHold = 66, idempotent -> Option<ListDecide>);
 
 /// The next members who get personal copies of a post; `None` if the token is not ours, or there is no such list any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]

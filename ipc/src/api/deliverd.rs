@@ -30,6 +30,8 @@ pub struct Deliver {
     pub ours: bool,
     /// MAIL's BY, for scripts.
     pub by: Option<DeliverBy>,
+    /// A post that an owner of the list has let in. queued alone knows: nothing in a message can say so.
+    pub let_in: bool,
 }
 operation!(Deliver = 1, idempotent -> Delivered);
 
@@ -107,6 +109,41 @@ pub enum FollowUp {
         /// Octets of the file.
         octets: u64,
     },
+    /// A post that waits for the owners of a mailing list, as a message of its own in the queue. A descriptor comes with it as with
+    /// [`FollowUp::Distribute`], and in one order with these: the owners, and what they are told.
+    Hold {
+        /// The recipient that it comes from.
+        index: u16,
+        /// The list.
+        list: Address,
+        /// For operators: one line.
+        why: String,
+        /// Seconds for which it waits at most.
+        seconds: u64,
+        /// Nobody hears of it if it is not posted: its sender is forged.
+        quiet: bool,
+        /// Octets of the owners; nobody is told if there are none.
+        recipients: u64,
+        /// Octets of what they are told.
+        content: u64,
+    },
+    /// What an owner has decided on such a post.
+    Decide {
+        /// The recipient that it comes from.
+        index: u16,
+        /// The list.
+        list: Address,
+        /// Under which id the post came.
+        post: QueueId,
+        /// Whether it is let in; otherwise it is refused.
+        accept: bool,
+        /// The owner, who gets one of these answers.
+        owner: Address,
+        /// It is done. All of a message, header first; at most 16 KiB.
+        done: Octets,
+        /// There is no such post that waits: likewise.
+        gone: Octets,
+    },
 }
 
 /// One of [`FollowUp::Copies`].
@@ -129,7 +166,9 @@ impl FollowUp {
             Self::Redirect { index, .. }
             | Self::Message { index, .. }
             | Self::Distribute { index, .. }
-            | Self::Copies { index, .. } => *index,
+            | Self::Copies { index, .. }
+            | Self::Hold { index, .. }
+            | Self::Decide { index, .. } => *index,
         }
     }
 }

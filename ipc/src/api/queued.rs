@@ -144,6 +144,8 @@ pub struct QueueEntry {
     pub terms: Terms,
     /// The node that works on it, or has it in its journal; empty: none does.
     pub node: String,
+    /// A post to a mailing list that waits for its owners: under which id it came. Its recipient is the list.
+    pub post: Option<QueueId>,
 }
 
 /// A recipient that waits.
@@ -309,3 +311,27 @@ pub struct QueueForget {
     pub name: String,
 }
 operation!(QueueForget = 20, idempotent -> bool);
+
+/// Decides on a post that is held for the owners of a mailing list. The reply is whether there was one: an earlier decision, its end
+/// and its removal leave nothing to decide. Temporary: it is on its way into the queue table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueueDecide {
+    /// The list.
+    pub list: Address,
+    /// Its id in the queue, or that under which it came.
+    pub post: QueueId,
+    /// What becomes of it.
+    pub decision: Decision,
+}
+operation!(QueueDecide = 21, idempotent -> bool);
+
+/// What becomes of a post that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decision {
+    /// It goes to the members.
+    Accept,
+    /// Its sender hears that it was refused.
+    Reject,
+    /// It goes, and nobody hears of it.
+    Discard,
+}

@@ -73,7 +73,11 @@ mod tests {
         let (free, before) = (free(), resident());
         assert!(free > 60_000_000, "{free}");
         trim();
-        assert!(resident() + 50_000_000 < before, "{} of {before}", resident());
+        assert!(
+            resident() + 50_000_000 < before,
+            "{} of {before}",
+            resident()
+        );
         assert_eq!(pieces.len(), 400);
     }
 }

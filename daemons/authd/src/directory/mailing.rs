@@ -5,8 +5,8 @@ use super::personal::give_handles;
 use super::{Directory, DirectoryError, Result, occupy, schema, text};
 use crate::name;
 use ipc::api::authd::{
-    FromHandling, ListMember, ListStanding, ListSuspended, MailingList, Posting, PutMode, ReplyTo,
-    Subscription,
+    FromHandling, ListMember, ListStanding, ListSuspended, MailingList, Moderation, Posting,
+    PutMode, ReplyTo, Subscription,
 };
 use serde::{Deserialize, Serialize};
 use sql::{Row, Tx, Value, args};
@@ -15,6 +15,7 @@ use types::Address;
 
 const OWNERS: usize = 20;
 const FOOTER: usize = 4000;
+const HELD_DAYS: u32 = 30;
 const MEMBERS_AT_ONCE: usize = 200;
 /// Members of a list: each post goes to all of them.
 const MEMBERS: u64 = 100_000;
@@ -43,6 +44,16 @@ struct Settings {
     max_bounces: u32,
     #[serde(default)]
     personal: bool,
+    // Lists of earlier versions have none of these.
+    #[serde(default)]
+    moderation: Moderation,
+    #[serde(default = "held_days")]
+    held_days: u32,
+}
+
+/// Days for which posts are held, unless a list says otherwise.
+fn held_days() -> u32 {
+    7
 }
 
 fn invalid<T>(text: impl Into<String>) -> Result<T> {
@@ -88,6 +99,12 @@ impl Settings {
         if tag.contains(['[', ']']) {
             return invalid("the tag stands in brackets without saying so");
         }
+        if list.moderation != Moderation::None && owners.len() == 0 {
+            return invalid("a list whose posts wait for its owners needs an owner");
+        }
+        if !(1..=HELD_DAYS).contains(&list.held_days) {
+            return invalid(format!("posts are held for 1 to {HELD_DAYS} days"));
+        }
         Ok(Self {
             description: one_line("the description", &list.description, 200)?,
             owners: owners.collect::<Result<_>>()?,
@@ -102,6 +119,8 @@ impl Settings {
             max_bytes: list.max_bytes,
             max_bounces: list.max_bounces,
             personal: list.personal,
+            moderation: list.moderation,
+            held_days: list.held_days,
         })
     }
 
@@ -127,6 +146,8 @@ impl Settings {
             max_bounces: self.max_bounces,
             members,
             personal: self.personal,
+            moderation: self.moderation,
+            held_days: self.held_days,
         }
     }
 }

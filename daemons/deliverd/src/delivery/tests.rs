@@ -6,6 +6,7 @@
 )]
 
 mod lists;
+mod moderation;
 
 use super::*;
 use std::collections::HashMap;
@@ -47,7 +48,7 @@ impl Directory for Table {
         _: TraceId,
         request: ListPoster,
     ) -> Result<Option<ListStanding>, Fault> {
-        Ok(lists::standing(&request))
+        Ok(moderation::standing(&request).or_else(|| lists::standing(&request)))
     }
 
     async fn list_recipients(
@@ -70,8 +71,12 @@ impl Directory for Table {
         Ok(ListSuspended::default())
     }
 
-    async fn list_command(&self, _: TraceId, _: ListCommand) -> Result<ListAnswer, Fault> {
-        Ok(ListAnswer::Closed)
+    async fn list_command(&self, _: TraceId, request: ListCommand) -> Result<ListAnswer, Fault> {
+        Ok(moderation::answer(&request))
+    }
+
+    async fn list_hold(&self, _: TraceId, request: ListHold) -> Result<Option<ListDecide>, Fault> {
+        Ok(moderation::addresses(&request))
     }
 }
 
@@ -200,6 +205,7 @@ fn call(recipients: &[&str], body: &str) -> Deliver {
         body: Body::Inline(body.as_bytes().into()),
         ours: false,
         by: None,
+        let_in: false,
     }
 }
 

@@ -112,7 +112,7 @@ pub(super) fn head(text: &mut String, list: &Address, id: &str, at: u64) {
 }
 
 /// RFC 5322 3.3, in UTC.
-fn date(at: u64) -> String {
+pub(super) fn date(at: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",

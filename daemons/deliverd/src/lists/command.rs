@@ -25,7 +25,7 @@ pub(crate) struct Answered(Mutex<HashMap<(Address, Address, ListPart), Instant>>
 
 impl Answered {
     /// Whether the address may be answered now; it then was. No answers at all while too many are.
-    fn may(&self, list: &Address, to: &Address, part: &ListPart, now: Instant) -> bool {
+    pub(super) fn may(&self, list: &Address, to: &Address, part: &ListPart, now: Instant) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT {
             known.retain(|_, until| now < *until);
@@ -49,7 +49,7 @@ impl<D: Directory, S: Store> Delivery<D, S> {
     ) -> Result<Outcome, Fault> {
         let list = &mail.address;
         let octets = crate::filing::read(call, message, super::LOOKED_AT)?;
-        let letter = Letter::of(&octets);
+        let mut letter = Letter::of(&octets);
         let Some(sender) = call.sender.clone().filter(|_| !is_of_a_machine(&letter)) else {
             return Ok(dropped(call, list, "it is a machine's"));
         };
@@ -71,6 +71,11 @@ impl<D: Directory, S: Store> Delivery<D, S> {
             command,
         };
         let answer = self.directory.list_command(call.trace, request).await?;
+        if let ListAnswer::Decision { post, accept } = answer {
+            let decision = (post, accept);
+            let decided = self.decided(call, mail, &mut letter, sender, decision, plan);
+            return decided.await;
+        }
         let told = tell(list, answer, &sender, &call.id.to_string(), call.arrived);
         let Some((to, content)) = told else {
             return Ok(dropped(call, list, "there is nothing to do"));
@@ -164,7 +169,7 @@ fn tell(
         text
     };
     match answer {
-        ListAnswer::Nothing => None,
+        ListAnswer::Nothing | ListAnswer::Decision { .. } => None,
         ListAnswer::Closed => {
             let mut text = begin(&request, &format!("<{sender}>"), &format!("About {list}"));
             text.push_str("Nobody joins this list by mail. Ask its owners.\r\n");

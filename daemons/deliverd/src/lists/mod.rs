@@ -6,6 +6,7 @@
 mod bounce;
 mod command;
 mod footer;
+mod moderation;
 mod personal;
 mod post;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 mod trust;
 
 pub(crate) use command::Answered;
+pub(crate) use moderation::Notices;
 
 use crate::delivery::{Delivery, Directory, Message, Plan, Store, status};
 use footer::Letter;
@@ -46,6 +48,8 @@ pub(crate) struct ListMail {
 /// What becomes of a post.
 enum Verdict {
     Post,
+    /// To the owners, who decide, for this reason.
+    Hold(&'static str),
     /// Back to the sender, with this.
     Refuse(Outcome),
     /// Nowhere, for this reason.
@@ -128,6 +132,11 @@ impl<D: Directory, S: Store> Delivery<D, S> {
         let findings = Findings::of(&call.prefix);
         match judge(call, &letter, &standing, &findings, list, size) {
             Verdict::Post => {}
+            Verdict::Hold(why) => {
+                let quiet = !call.ours && findings.forged_sender();
+                let held = (&standing.list, why, quiet);
+                return self.hold(call, mail, message, held, plan).await;
+            }
             Verdict::Drop(why) => return Ok(dropped(call, list, why)),
             Verdict::Refuse(outcome) if call.ours || !findings.forged_sender() => {
                 return Ok(outcome);
@@ -297,6 +306,9 @@ fn judge(
         let text = format!("<{list}>: posts have {} octets at most", settings.max_bytes);
         return refuse(Enhanced(5, 3, 4), text);
     }
+    if call.let_in {
+        return Verdict::Post;
+    }
     let known = call.ours || !findings.checked;
     if standing.ours && !known && !findings.is_proven() {
         let text = format!("<{list}>: the author is not who From says");
@@ -308,6 +320,14 @@ fn judge(
         Posting::Members => author && (standing.member || standing.owner),
         Posting::Owners => author && standing.owner,
     };
+    let poster = moderation::Poster {
+        author,
+        forged: !call.ours && findings.forged_sender(),
+        allowed,
+    };
+    if let Some(why) = moderation::waits(standing, poster) {
+        return Verdict::Hold(why);
+    }
     if allowed {
         return Verdict::Post;
     }
@@ -405,6 +425,8 @@ pub fn fuzz(octets: &[u8]) {
         max_bounces: 0,
         members: 0,
         personal: false,
+        moderation: ipc::api::authd::Moderation::None,
+        held_days: 7,
     };
     let Ok(address) = list.address.parse::<Address>() else {
         return;

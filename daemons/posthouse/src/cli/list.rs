@@ -25,6 +25,36 @@ pub enum Lists {
     /// Members of a list.
     #[command(subcommand)]
     Member(ListMember),
+    /// Posts that wait for the owners of a list: show them, or decide on them.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Held {
+        /// The list whose posts are shown.
+        #[arg(required = true)]
+        list: Option<String>,
+        /// What becomes of one.
+        #[command(subcommand)]
+        decide: Option<ListHeld>,
+    },
+}
+
+/// What becomes of a post that waits.
+#[derive(Subcommand, Debug)]
+pub enum ListHeld {
+    /// Let it in: it goes to the members.
+    Accept(HeldPost),
+    /// Refuse it, with a report to its sender.
+    Reject(HeldPost),
+    /// Remove it; nobody hears of it.
+    Discard(HeldPost),
+}
+
+/// A post that waits.
+#[derive(Args, Debug)]
+pub struct HeldPost {
+    /// The list.
+    pub list: String,
+    /// Its id in the queue, or that under which it came.
+    pub id: String,
 }
 
 /// What a list has.
@@ -75,6 +105,12 @@ pub struct ListFields {
     /// click where httpd runs.
     #[arg(long, value_parser = ["yes", "no"])]
     pub personal: Option<String>,
+    /// Which posts wait for the owners: none, those of whoever may not post, or all but the owners' own.
+    #[arg(long, value_parser = ["none", "others", "all"])]
+    pub moderation: Option<String>,
+    /// Days for which they wait at most: 1 to 30.
+    #[arg(long, value_name = "DAYS")]
+    pub held_days: Option<u32>,
 }
 
 /// Members of a list.

@@ -1,5 +1,6 @@
 //! `posthouse list`
 
+use super::held;
 use crate::cli::{ListFields, ListMember, Lists};
 use crate::connect::Suite;
 use crate::failure::Failure;
@@ -37,6 +38,8 @@ const ALL: &[(&str, &str)] = &[
     ("max_bytes", "OCTETS OF A POST"),
     ("max_bounces", "DAYS OF BOUNCES"),
     ("personal", "PERSONAL"),
+    ("moderation", "WHAT WAITS"),
+    ("held_days", "DAYS OF WAITING"),
 ];
 const MEMBERS: &[(&str, &str)] = &[
     ("address", "MEMBER"),
@@ -68,6 +71,8 @@ pub(crate) async fn run(suite: &Suite, command: Lists) -> Result<(), Failure> {
                 max_bounces: 5,
                 members: 0,
                 personal: false,
+                moderation: authd::Moderation::default(),
+                held_days: 7,
             };
             put(suite, PutMode::Create, changed(empty, fields)?, "Created").await
         }
@@ -90,6 +95,7 @@ pub(crate) async fn run(suite: &Suite, command: Lists) -> Result<(), Failure> {
             Ok(())
         }
         Lists::Member(command) => member(suite, command).await,
+        Lists::Held { list, decide } => held::run(suite, list, decide).await,
     }
 }
 
@@ -141,6 +147,12 @@ fn changed(mut list: MailingList, fields: ListFields) -> Result<MailingList, Fai
     }
     if let Some(word) = fields.personal {
         list.personal = word == "yes";
+    }
+    if let Some(moderation) = fields.moderation {
+        list.moderation = word(moderation)?;
+    }
+    if let Some(days) = fields.held_days {
+        list.held_days = days;
     }
     Ok(list)
 }

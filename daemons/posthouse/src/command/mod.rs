@@ -19,6 +19,7 @@ pub(crate) mod export;
 pub(crate) mod fsck;
 pub(crate) mod greylist;
 pub(crate) mod group;
+pub(crate) mod held;
 pub(crate) mod hook;
 pub(crate) mod import;
 pub(crate) mod index;

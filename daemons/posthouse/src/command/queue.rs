@@ -360,6 +360,7 @@ fn row(entry: &QueueEntry) -> Value {
             types::ByMode::Return => "returned",
         })),
         "held": entry.held,
+        "post": entry.post.map(|post| post.to_string()),
         "node": Some(&entry.node).filter(|node| !node.is_empty()),
         "pending": entry.pending,
         "to": to,

@@ -3,7 +3,7 @@
 use super::{Core, jobs, kind_of, log_queued, now};
 use crate::config::Ack;
 use crate::message::{Content, Fresh, Home, Message};
-use crate::record::{self, Head, Note};
+use crate::record::{Head, Note};
 use crate::rights::Allowed;
 use crate::seen::{Look, outcome_of};
 use crate::table_change::{Change, NotMade, Settled};
@@ -125,6 +125,7 @@ impl Core {
             spooled: slot.is_some(),
             envelope: call.envelope,
             listener: call.origin.listener,
+            moderated: None,
         };
         let body = match call.body {
             Body::Inline(octets) => octets.0,
@@ -187,10 +188,11 @@ impl Core {
         let mut heads = Vec::with_capacity(messages.len());
         let mut entries = Vec::with_capacity(messages.len() + more.len());
         for message in messages {
+            let version = message.head.version();
             let parts = [message.head.to_record(), message.prefix, message.body];
             entries.push(Entry {
                 kind: Kind::Put,
-                version: record::VERSION,
+                version,
                 id: message.id.0,
                 parts,
             });

@@ -8,6 +8,7 @@
 
 mod deferred;
 mod flow;
+mod moderation;
 mod operator;
 mod policies;
 mod tables;
@@ -23,7 +24,7 @@ use ipc::api::relayd::{Relay, Relayed, StsPolicy};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -64,6 +65,10 @@ pub(super) struct Fakes {
     pub(super) carried: Mutex<Vec<Option<StsPolicy>>>,
     pub(super) away: AtomicBool,
     pub(super) verified: AtomicUsize,
+    /// Mailing lists, whose posts wait for the owners until they are let in.
+    pub(super) lists: Mutex<Vec<String>>,
+    /// What comes to an address is an owner's decision: of which list, on what, and which.
+    pub(super) decisions: Mutex<HashMap<String, (String, QueueId, bool)>>,
 }
 
 impl Fakes {
@@ -83,6 +88,30 @@ impl Fakes {
         }
     }
 
+    fn of_list(&self, call: &Deliver, index: u16, to: &str) -> Option<FollowUp> {
+        if let Some((list, post, accept)) = self.decisions.lock().unwrap().get(to).cloned() {
+            return Some(FollowUp::Decide {
+                index,
+                list: list.parse().unwrap(),
+                post,
+                accept,
+                owner: "owner@example.org".parse().unwrap(),
+                done: b"Subject: done\r\n\r\n".to_vec().into(),
+                gone: b"Subject: gone\r\n\r\n".to_vec().into(),
+            });
+        }
+        let held = !call.let_in && self.lists.lock().unwrap().iter().any(|list| list == to);
+        held.then(|| FollowUp::Hold {
+            index,
+            list: to.parse().unwrap(),
+            why: "says the test".to_owned(),
+            seconds: 1000,
+            quiet: to.starts_with("quiet"),
+            recipients: owners().len() as u64,
+            content: NOTICE.len() as u64,
+        })
+    }
+
     pub(super) fn local(&self) -> Vec<Taken> {
         self.local.lock().unwrap().clone()
     }
@@ -90,6 +119,14 @@ impl Fakes {
     pub(super) fn relayed(&self) -> Vec<Taken> {
         self.relayed.lock().unwrap().clone()
     }
+}
+
+/// What owners are told of a post, and who they are.
+const NOTICE: &[u8] = b"Subject: a post waits\r\n\r\n";
+
+fn owners() -> Vec<u8> {
+    let owners: Vec<Address> = vec!["owner@example.org".parse().unwrap()];
+    postcard::to_stdvec(&owners).unwrap()
 }
 
 pub(super) fn status(code: u16, enhanced: Enhanced) -> Status {
@@ -151,6 +188,11 @@ impl Peers for Fakes {
                 delivered.outcomes.push((recipient.index, done()));
                 continue;
             }
+            if let Some(follow_up) = self.of_list(call, recipient.index, &to) {
+                delivered.follow_ups.push(follow_up);
+                delivered.outcomes.push((recipient.index, done()));
+                continue;
+            }
             let outcome = self.outcome(&to);
             if matches!(outcome, Outcome::Done(_)) {
                 self.local.lock().unwrap().push(Taken {
@@ -170,6 +212,23 @@ impl Peers for Fakes {
             delivered.outcomes.push((recipient.index, outcome));
         }
         Ok(delivered)
+    }
+
+    async fn deliver_posts(
+        &self,
+        call: &Deliver,
+        body: Option<File>,
+    ) -> Result<(Delivered, Vec<File>), Fault> {
+        let delivered = self.deliver(call, body).await?;
+        let held = |one: &&FollowUp| matches!(one, FollowUp::Hold { .. });
+        let file = |_| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&owners()).unwrap();
+            file.write_all(NOTICE).unwrap();
+            file
+        };
+        let files = delivered.follow_ups.iter().filter(held).map(file).collect();
+        Ok((delivered, files))
     }
 
     async fn relay(&self, call: &Relay, body: Option<File>) -> Result<Relayed, Fault> {

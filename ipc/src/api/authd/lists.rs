@@ -2,7 +2,7 @@
 
 use super::{ListUnsubscribe, MailingList};
 use serde::{Deserialize, Serialize};
-use types::Address;
+use types::{Address, QueueId};
 
 /// The answer to [`super::ListPoster`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,22 @@ pub enum ListAnswer {
     },
     /// Nobody joins this list by mail.
     Closed,
+    /// What an owner of the list wants of a post that is held. Whether it is an owner who asks is for the caller to find out.
+    Decision {
+        /// Under which id the post came.
+        post: QueueId,
+        /// Whether it is let in; otherwise it is refused.
+        accept: bool,
+    },
+}
+
+/// The answer to [`super::ListHold`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDecide {
+    /// Lets it in.
+    pub accept: Address,
+    /// Refuses it.
+    pub reject: Address,
 }
 
 /// The answer to [`super::ListCopies`].

@@ -1,12 +1,14 @@
 //! Mailing lists behind a recipient.
 
 use super::*;
-use ipc::api::authd::{FromHandling, ListPart, MailingList, Posting, ReplyTo, Subscription};
+use ipc::api::authd::{
+    FromHandling, ListPart, MailingList, Moderation, Posting, ReplyTo, Subscription,
+};
 use std::os::unix::fs::FileExt as _;
 
 const MEMBERS: usize = 2500;
 
-fn settings(address: &Address) -> MailingList {
+pub(super) fn settings(address: &Address) -> MailingList {
     MailingList {
         address: address.to_string(),
         description: "All who care".to_owned(),
@@ -23,6 +25,8 @@ fn settings(address: &Address) -> MailingList {
         max_bounces: 5,
         members: 7,
         personal: address.local() == "own",
+        moderation: Moderation::None,
+        held_days: 7,
     }
 }
 
