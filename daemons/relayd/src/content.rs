@@ -34,6 +34,18 @@ impl BodySource {
         }
     }
 
+    /// All octets.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) async fn whole(&self) -> std::io::Result<Vec<u8>> {
+        let mut whole = Vec::new();
+        while (whole.len() as u64) < self.len() {
+            whole.append(&mut self.read(whole.len() as u64).await?);
+        }
+        Ok(whole)
+    }
+
     /// The octets from `offset` on, at most [`CHUNK`]; empty at the end.
     ///
     /// # Errors
