@@ -105,7 +105,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     // RFC 791 3.2, RFC 6598, RFC 6890, RFC 2544, RFC 1112 4
     let special = matches!(
         address.octets(),
-        [0, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..] | [240.., ..]
+        [0, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..] | [240..=255, ..]
     );
     !(special
         || address.is_loopback()
