@@ -12,11 +12,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+/// Head and body of each.
+type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// What came, and where the certificate is that vouches for the server.
 struct Receiver {
     port: u16,
     ca: tempfile::NamedTempFile,
-    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    requests: Requests,
 }
 
 /// A server for rua.t.example, or for somebody else. It says `answer` to each request.
@@ -35,7 +38,7 @@ async fn receiver(name: &str, answer: &'static [u8]) -> Receiver {
     .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let requests: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    let requests = Requests::default();
     let seen = Arc::clone(&requests);
     tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
