@@ -24,7 +24,7 @@ class Receiver:
                 octets = self.rfile.read(int(self.headers["Content-Length"]))
                 answer = receiver.answers.get(self.path, [(201, {}, b"")])
                 if callable(answer):
-                    receiver.posts.append((self.path, dict(self.headers), octets))
+                    receiver.posts.append((self.path, {name.lower(): value for name, value in self.headers.items()}, octets))
                     return answer(self)
                 status, fields, body = answer.pop(0) if len(answer) > 1 else answer[0]
                 self.send_response(status)
@@ -33,7 +33,7 @@ class Receiver:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
-                receiver.posts.append((self.path, dict(self.headers), octets))
+                receiver.posts.append((self.path, {name.lower(): value for name, value in self.headers.items()}, octets))
 
             do_GET = do_POST
 
@@ -81,6 +81,6 @@ def flood(head, piece, most, sent):
 def opened(post):
     """The report that was posted, when its request was as RFC 8460 5.4 has it."""
     _, fields, octets = post
-    assert fields["Content-Type"] == "application/tlsrpt+gzip", fields
-    assert not {"Authorization", "Cookie", "Referer"} & set(fields), fields
+    assert fields["content-type"] == "application/tlsrpt+gzip", fields
+    assert not {"authorization", "cookie", "referer"} & set(fields), fields
     return json.loads(gzip.decompress(octets))
