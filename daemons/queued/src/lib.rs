@@ -16,7 +16,7 @@
 //! - **Several nodes** may share the table: each works on what bears its lease, and what it settles counts only as long as it does.
 //!   With `ack = "sql"` a message is in the shared table before it is acknowledged, and needs this node's disk no more.
 //! - **Mail for later** (FUTURERELEASE) is in the queue table until its time, and what is more urgent (MT-PRIORITY) goes first.
-//! - **Reports that reportd has due** are fetched, committed as messages of our own, and then settled with it.
+//! - **Reports that reportd has due** are fetched, committed as messages of our own or posted by relayd, and then settled with it.
 //! - **Policies of MTA-STS** that relayd has found are remembered in the queue's database, and go along with the next message to their domain.
 //! - **Posts that wait for the owners of a mailing list** are held in the queue table until one of them decides, or their time is over.
 //! - **Senders are told** of failures, of a delay, and of success if they asked (DSN).
@@ -144,6 +144,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         deliver_timeout: Duration::from_secs(config.deliver_timeout),
         relay_timeout: Duration::from_secs(config.relay_timeout),
     };
+    let relayd = peers.relayd.clone();
     let core = Core::open(
         config,
         &start.state_dir(),
@@ -155,7 +156,7 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
     core.start();
     if start.enabled(Role::Reportd) {
         let reportd = start.client(Role::Reportd);
-        tokio::spawn(report_mail::run(Arc::clone(&core), reportd));
+        tokio::spawn(report_mail::run(Arc::clone(&core), reportd, relayd));
     }
     let serving = start.serve(service::router(&core));
     let ended = serving.await;

@@ -5,6 +5,7 @@ use crate::connection::{self, Connection, Endpoint, Login, OpenError, Policy, Si
 use crate::demand::{Demand, Step, Way, Wish, nothing_tried};
 use crate::dns::{Dns, NoHosts};
 use crate::pool::Pool;
+use crate::post::Poster;
 use crate::reports::Reports;
 use crate::result::{Problem, ResultType, Shown, TlsResult};
 use crate::sts;
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     pub(crate) sts: sts::Cache,
     /// Made when the first policy is fetched.
     pub(crate) fetcher: OnceCell<sts::Fetcher>,
+    /// Made when the first report is posted.
+    pub(crate) poster: OnceCell<Poster>,
     /// Where results are counted for reports; `None` if none are sent.
     pub(crate) reports: Option<Arc<Reports>>,
 }
@@ -74,6 +77,7 @@ impl Client {
             rules: Rules::of(&config.tls),
             sts: sts::Cache::new(&config.tls),
             fetcher: OnceCell::new(),
+            poster: OnceCell::new(),
             reports: None,
             config,
             hostname,

@@ -63,6 +63,8 @@ pub struct Config {
     /// How well mail is protected on its way. One word instead of the table is its `policy`.
     #[serde(deserialize_with = "crate::transport::table_or_word")]
     pub tls: crate::Transport,
+    /// How reports on TLS are posted.
+    pub post: crate::Posting,
     /// Where certain domains go instead of their mail exchangers. The first match counts.
     pub route: Vec<RouteConfig>,
 }
@@ -96,6 +98,7 @@ impl Default for Config {
             signing: crate::Signing::default(),
             arc: crate::Sealing::default(),
             tls: crate::Transport::default(),
+            post: crate::Posting::default(),
             route: Vec::new(),
         }
     }

@@ -17,24 +17,27 @@
 //! message asks for. `[relayd.tls]` and docs/transport.md say how; what came of it is logged and counted in the words of TLS
 //! reports.
 //!
+//! Reports on TLS that go to an `https:` address are posted, one attempt a call (`[relayd.post]`).
+//!
 //! When and how often an attempt is made, and how many at a time, is queued's decision.
 //!
 //! The client is our own, also for smart hosts with a login. lettre, which the suite uses elsewhere, sends a message from
 //! memory in one piece, gives it up when one recipient is refused, and hides the single replies: none of that is good enough
 //! for a relay.
 //!
-//! SECURITY: user `posthouse-relay`. Connects to other hosts, to the HTTPS servers of MTA-STS policies and to DNS, accepts
-//! nothing, writes nothing. Reads the body of its job through a descriptor, the password files of routes, the certificate
-//! authorities and trust anchors. Calls keyd (DkimKeys, DkimSign) and reportd (TlsResults: later, and never waited for). Serves queued alone. TLS is opportunistic
-//! unless the destination or we demand more; what it then promises is that listeners learn nothing, not that the host is the
-//! right one (RFC 7435). Name servers are not believed where signatures count. Passwords are sent under TLS only, unless a
-//! route says `tls = "none"`.
+//! SECURITY: user `posthouse-relay`. Connects to other hosts, to the HTTPS servers of MTA-STS policies and of those who want
+//! reports (at public addresses alone, as strangers name them) and to DNS, accepts nothing, writes nothing. Reads the body of
+//! its job through a descriptor, the password files of routes, the certificate authorities and trust anchors. Calls keyd
+//! (DkimKeys, DkimSign) and reportd (TlsResults: later, and never waited for). Serves queued alone (Relay, PostReport). TLS is
+//! opportunistic unless the destination or we demand more; what it then promises is that listeners learn nothing, not that the
+//! host is the right one (RFC 7435). Name servers are not believed where signatures count. Passwords are sent under TLS only,
+//! unless a route says `tls = "none"`.
 //!
 //! STANDARDS: RFC 5321 (client), RFC 1870 (SIZE), RFC 2033 (LMTP), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920
 //! (pipelining), RFC 3030 (CHUNKING, for binary mail), RFC 3207 (STARTTLS), RFC 3461 (DSN parameters), RFC 4033 to 4035 and RFC
 //! 5155 (DNSSEC), RFC 4954 (AUTH), RFC 6152 (8BITMIME; no conversion), RFC 6376 and RFC 8463 (DKIM), RFC 6531 (SMTPUTF8), RFC
-//! 6698, RFC 7671 and RFC 7672 (DANE), RFC 7505 (null MX), RFC 8314 (implicit TLS), RFC 8460 (TLS reports: the words, no
-//! reports), RFC 8461 (MTA-STS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS), RFC 9422 (LIMITS), RFC 6710
+//! 6698, RFC 7671 and RFC 7672 (DANE), RFC 7505 (null MX), RFC 8314 (implicit TLS), RFC 8460 (TLS reports: the words, and
+//! HTTPS), RFC 8461 (MTA-STS), RFC 8617 (ARC, sealing), RFC 8689 (REQUIRETLS), RFC 9422 (LIMITS), RFC 6710
 //! (MT-PRIORITY), RFC 2852 (DELIVERBY).
 //!
 //! RECOVERY: keeps no state; policies of MTA-STS are remembered by queued, who gives them along. When it is killed in the middle of a message, queued tries again by its schedule; a message whose
@@ -51,7 +54,9 @@ mod dkim;
 mod dns;
 mod explain;
 pub mod fuzz;
+mod https;
 mod pool;
+mod post;
 mod reports;
 mod result;
 mod service;
@@ -67,11 +72,12 @@ mod verify;
 pub use arc::Sealing;
 pub use config::{AddressOrder, Config, EightBit, Protocol, RouteConfig, TlsMode};
 pub use explain::{Explanation, HostExplanation, explain};
+pub use post::Posting;
 pub use result::{PolicyType, Problem, ResultType, Shown, TlsResult};
 pub use signing::{DomainSigning, Form, Signing};
 pub use transport::{DestinationTls, Dnssec, Level, MinVersion, Transport};
 
-use ipc::api::relayd::Relay;
+use ipc::api::relayd::{PostReport, Relay};
 use runtime::{Failure, Needs, Setting, Start};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +90,7 @@ use types::Role;
 pub fn needs(config: &Config, _setting: &Setting) -> Result<Needs, Failure> {
     config.signing.validate().map_err(Failure::new)?;
     config.tls.validate().map_err(Failure::new)?;
+    config.post.validate().map_err(Failure::new)?;
     for route in &config.route {
         if route.pattern.is_empty() || route.host.is_empty() {
             return Err(Failure::new(
@@ -145,11 +152,16 @@ pub async fn run(start: Start<Config>) -> Result<(), Failure> {
         let (reportd, stop) = (start.client(Role::Reportd), start.stopping());
         tokio::spawn(async move { reporting.client.hand_over(reportd, stop).await });
     }
-    let answering = service.clone();
-    let router = ipc::Router::new(Role::Relayd).on(move |context, call: Relay| {
-        let service = answering.clone();
-        async move { service.relay(call, context.descriptors).await }
-    });
+    let (answering, posting) = (service.clone(), service.clone());
+    let router = ipc::Router::new(Role::Relayd)
+        .on(move |context, call: Relay| {
+            let service = answering.clone();
+            async move { service.relay(call, context.descriptors).await }
+        })
+        .on(move |context, call: PostReport| {
+            let service = posting.clone();
+            async move { service.post(call, context.descriptors).await }
+        });
     let served = start.serve(router).await;
     reaper.abort();
     renewer.abort();

@@ -162,7 +162,7 @@ async fn call(
     }
 }
 
-/// RFC 8460 3: the only record that begins with the version, its `mailto:` addresses. Nothing is posted to `https:`.
+/// RFC 8460 3: the only record that begins with the version; its `mailto:` and `https:` addresses.
 fn addresses<'a>(records: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     let ours = |record: &&[u8]| {
         let rest = record.strip_prefix(b"v=TLSRPTv1");
@@ -177,8 +177,11 @@ fn addresses<'a>(records: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
         let (name, value) = field.split_once('=')?;
         (name.trim() == "rua").then_some(value)
     });
-    let mail = |uri: &str| {
+    let destination = |uri: &str| {
         let uri = uri.trim();
+        if let Some(url) = crate::post::address(uri) {
+            return Some(url);
+        }
         let scheme = uri.get(..7)?;
         let address = uri.get(7..)?.split('?').next()?.replace("%40", "@");
         let fine = scheme.eq_ignore_ascii_case("mailto:") && address.parse::<Address>().is_ok();
@@ -186,7 +189,7 @@ fn addresses<'a>(records: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     };
     rua.unwrap_or_default()
         .split(',')
-        .filter_map(mail)
+        .filter_map(destination)
         .take(10)
         .collect()
 }
@@ -244,10 +247,14 @@ mod tests {
         let of = |records: &[&str]| addresses(records.iter().map(|record| record.as_bytes()));
         let two =
             "v=TLSRPTv1; rua=mailto:a@x.example,https://x.example/v1, MAILTO:b@y.example?subject=x";
-        assert_eq!(of(&[two, "v=spf1 -all"]), ["a@x.example", "b@y.example"]);
+        assert_eq!(
+            of(&[two, "v=spf1 -all"]),
+            ["a@x.example", "https://x.example/v1", "b@y.example"]
+        );
         assert_eq!(of(&["v=TLSRPTv1;rua=mailto:a@x.example;"]), ["a@x.example"]);
         for none in [
-            &["v=TLSRPTv1; rua=https://x.example/v1"][..],
+            &["v=TLSRPTv1; rua=http://x.example/v1"][..],
+            &["v=TLSRPTv1; rua=https://user:secret@x.example/"],
             &["v=TLSRPTv2; rua=mailto:a@x.example"],
             &[
                 "v=TLSRPTv1; rua=mailto:a@x.example",

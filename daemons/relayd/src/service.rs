@@ -1,4 +1,4 @@
-//! The operation `Relay`: from the call to an attempt and its log lines.
+//! The operations `Relay` and `PostReport`: from the call to an attempt and its log lines.
 
 use crate::arc::Sealer;
 use crate::attempt::Client;
@@ -7,7 +7,7 @@ use crate::dkim::{KeyService, Signer};
 use crate::transaction::Job;
 use crate::verdict::status;
 use ipc::api::keyd::{DkimKey, DkimKeys, DkimSign};
-use ipc::api::relayd::{Relay, Relayed};
+use ipc::api::relayd::{PostReport, PostedReport, Relay, Relayed};
 use ipc::{Fault, FaultKind};
 use runtime::Source;
 use std::fs::File;
@@ -107,6 +107,34 @@ impl Service {
         let policy = self.client.sts.remembered(&domain).await;
         relayed.policy = policy.filter(|policy| carried.as_ref() != Some(policy));
         Ok(relayed)
+    }
+
+    /// Posts a report.
+    ///
+    /// # Errors
+    /// Calls that make no sense, a body that cannot be read.
+    pub(crate) async fn post(
+        &self,
+        call: PostReport,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<PostedReport, Fault> {
+        if call.body.len() > PostReport::MAX {
+            let text = format!("a report has {} octets at most", PostReport::MAX);
+            return Err(Fault::new(FaultKind::Invalid, text));
+        }
+        let body = body_source(&call.body, descriptors)?;
+        let unread = |error: std::io::Error| Fault::new(FaultKind::Temporary, error.to_string());
+        let report = body.whole().await.map_err(unread)?;
+        let PostReport { id, trace, url, .. } = call;
+        let octets = report.len();
+        let posted = self.client.post(&url, report).await;
+        let (what, answer) = match &posted {
+            PostedReport::Accepted(answer) => ("report posted", answer),
+            PostedReport::Again(why) => ("report not taken now", why),
+            PostedReport::Refused(why) => ("report refused", why),
+        };
+        tracing::info!(report = id, %trace, url, octets, answer, "{what}");
+        Ok(posted)
     }
 
     async fn prepare(&self, call: Relay, body: Source) -> Result<Job, Unprepared> {

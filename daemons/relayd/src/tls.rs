@@ -126,6 +126,11 @@ impl TlsClient {
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 
+    /// The same, with any certificate.
+    pub(crate) fn unverified(&self) -> ClientConfig {
+        (*self.unverified).clone()
+    }
+
     async fn roots(&self) -> std::io::Result<Arc<RootCertStore>> {
         let make = || async {
             let extra = self.extra.clone();

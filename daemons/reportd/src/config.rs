@@ -74,6 +74,10 @@ pub struct Send {
     pub redact: bool,
     /// Days for which it is known what was sent. 7.
     pub keep_days: u64,
+    /// Seconds after which a report that could not be posted is posted again, doubled each time. 300.
+    pub post_retry: u64,
+    /// Seconds after the first attempt at which it is given up, at most a day (RFC 8460 5.5). 86,400.
+    pub post_give_up: u64,
 }
 
 impl Default for Send {
@@ -93,6 +97,8 @@ impl Default for Send {
             failures_per_hour: 10,
             redact: true,
             keep_days: 7,
+            post_retry: 300,
+            post_give_up: 86_400,
         }
     }
 }
@@ -186,6 +192,7 @@ impl Config {
             ("send.max_rows", self.send.max_rows),
             ("send.max_reports", self.send.max_reports),
             ("send.max_bytes", self.send.max_bytes),
+            ("send.post_retry", self.send.post_retry),
             ("intake.max_message", self.intake.max_message),
             ("intake.max_decompressed", self.intake.max_decompressed),
             ("intake.max_ratio", self.intake.max_ratio),
@@ -194,6 +201,9 @@ impl Config {
             if value == 0 {
                 return Err(format!("reportd.{name}: 0 would leave nothing"));
             }
+        }
+        if self.send.post_give_up > 86_400 {
+            return Err("reportd.send.post_give_up: more than a day, 86400".to_owned());
         }
         if self.intake.max_message > 256 * 1024 * 1024
             || self.intake.max_decompressed > 256 * 1024 * 1024
@@ -248,6 +258,8 @@ mod tests {
             ("[send]\ninterval = 5000", "interval"),
             ("[send]\ninterval = 3600\nspread = 7200", "spread"),
             ("[send]\nmax_rows = 0", "max_rows"),
+            ("[send]\npost_retry = 0", "post_retry"),
+            ("[send]\npost_give_up = 86401", "post_give_up"),
             ("[intake]\nforward_unreadable = 'x'", "forward_unreadable"),
             ("[intake]\nmax_message = 1000000000", "256"),
         ] {

@@ -165,7 +165,7 @@ impl Gatherer {
         if let Some(row) = tx.fetch_optional(text, place).await? {
             return Ok(Some((row.u64(0)?, row.u64(1)?)));
         }
-        let text = "SELECT COUNT(*) FROM report_out WHERE state = 'gathering'";
+        let text = "SELECT COUNT(*) FROM report_out WHERE state = 'gathering' AND queue_id = 0";
         let open = tx.fetch_optional(text, args![]).await?;
         if open.map_or(Ok(0), |row| row.u64(0))? >= self.config.send.max_reports {
             return Ok(None);

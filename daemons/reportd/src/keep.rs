@@ -269,7 +269,7 @@ impl Keeper {
         });
         if ours {
             tracing::info!(%address, "a report came back: no more go there for now");
-            self.outgoing.refuse(&address).await?;
+            self.outgoing.refuse(&address.key()).await?;
         }
         Ok(())
     }

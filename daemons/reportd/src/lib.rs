@@ -3,7 +3,8 @@
 //! **Out.** smtpd tells it how mail fared whose domain wants to hear of that (DMARC's `rua`), relayd how sessions with hosts went
 //! whose domain wants to hear of those (TLS-RPT). Both have looked up where reports go, and whether destinations elsewhere agreed.
 //! Results are counted into one report for each domain and interval; after its end queued fetches what is due, has it in its
-//! journal, and says so. Until then a report stays, and is given again under the same id.
+//! journal, and says so. Until then a report stays, and is given again under the same id. One that goes to an `https:` address is
+//! posted for queued by relayd; what came of it is kept here, and when it is tried again is decided here.
 //!
 //! **In.** deliverd brings mail for `reportd.addresses`. Reports of DMARC (XML), TLS (JSON) and single messages (ARF) are
 //! recognised, read within bounds, and kept for the operator: `posthouse report list`, `show` and `summary`. What cannot be read is
@@ -19,7 +20,8 @@
 //! reports), 6590 (redaction), 3464 (reports of ours that came back).
 //!
 //! RECOVERY: killed at any moment, it loses nothing that it took: each call is one transaction. A report that queued took just before
-//! is given again under the id that queued knows it by, and is not sent twice.
+//! is given again under the id that queued knows it by, and is not sent twice. One that was just being posted may be posted twice, with
+//! the same name.
 #![forbid(unsafe_code)]
 
 mod compose;
@@ -30,6 +32,7 @@ mod housekeeping;
 mod intake;
 mod keep;
 mod outgoing;
+mod posts;
 mod schema;
 mod service;
 mod store;

@@ -16,14 +16,14 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use types::{Address, Body, Octets, QueueId};
+use types::{Address, Body, Octets, QueueId, TraceId};
 
 /// Reports that are looked at for one that can be sent, in one call.
 const LOOKS: usize = 20;
 /// Domains whose failure reports are counted at once.
 const DOMAINS_MAX: usize = 10_000;
 /// Characters of what is told to operators.
-const NOTE_MAX: usize = 250;
+pub(crate) const NOTE_MAX: usize = 250;
 
 /// What queued and the operator ask for.
 pub(crate) struct Outgoing {
@@ -36,25 +36,29 @@ pub(crate) struct Outgoing {
     /// Failure reports in this hour, by domain.
     hourly: Mutex<(u64, HashMap<String, u64>)>,
     sent: Counter,
-    dropped: Counter,
+    pub(crate) dropped: Counter,
+    pub(crate) deferred: Counter,
 }
 
 /// A row of `report_out`.
-struct Report {
-    id: u64,
-    kind: String,
+pub(crate) struct Report {
+    pub(crate) id: u64,
+    pub(crate) kind: String,
     domain: String,
     begin: u64,
     end: u64,
     queue_id: u64,
     left_out: u64,
     policy: Published,
-    destinations: Destinations,
-    content: Option<Vec<u8>>,
+    pub(crate) destinations: Destinations,
+    pub(crate) content: Option<Vec<u8>>,
+    /// It is posted.
+    pub(crate) post: bool,
+    /// Seconds since 1970 of the first attempt to post it; 0 before that.
+    pub(crate) first_at: u64,
 }
 
-const COLUMNS: &str =
-    "id, kind, domain, begin_at, end_at, queue_id, left_out, policy, destinations, content";
+const COLUMNS: &str = "id, kind, domain, begin_at, end_at, queue_id, left_out, policy, destinations, content, post, first_at";
 
 fn report(row: &sql::Row) -> Result<Report, Error> {
     Ok(Report {
@@ -66,15 +70,24 @@ fn report(row: &sql::Row) -> Result<Report, Error> {
         queue_id: row.u64(5)?,
         left_out: row.u64(6)?,
         policy: row.blob_opt(7)?.and_then(unpack).unwrap_or_default(),
-        destinations: row.blob_opt(8)?.and_then(unpack).unwrap_or_default(),
+        destinations: destinations(row, 8)?,
         content: row.blob_opt(9)?.map(<[u8]>::to_vec),
+        post: row.u64(10)? != 0,
+        first_at: row.u64(11)?,
     })
 }
 
+/// The column of destinations.
+pub(crate) fn destinations(row: &sql::Row, column: usize) -> Result<Destinations, Error> {
+    Ok(row.blob_opt(column)?.and_then(unpack).unwrap_or_default())
+}
+
 /// A report, ready to go.
-struct Written {
-    to: Vec<Address>,
-    message: Vec<u8>,
+pub(crate) struct Written {
+    pub(crate) to: Vec<Address>,
+    /// Where it is posted instead.
+    pub(crate) post: Option<String>,
+    pub(crate) message: Vec<u8>,
 }
 
 impl Outgoing {
@@ -85,10 +98,17 @@ impl Outgoing {
             sender,
             claimer: AtomicU64::new(u64::MAX),
             hourly: Mutex::default(),
-            sent: counter("reportd_reports_sent_total", "Reports that queued took."),
+            sent: counter(
+                "reportd_reports_sent_total",
+                "Reports that queued took, or that were posted.",
+            ),
             dropped: counter(
                 "reportd_reports_dropped_total",
-                "Reports that were not sent: too large, refused, or nowhere to go.",
+                "Reports that were not sent: too large, refused, given up, or nowhere to go.",
+            ),
+            deferred: counter(
+                "reportd_reports_deferred_total",
+                "Attempts to post a report that failed for now.",
             ),
         }
     }
@@ -120,7 +140,7 @@ impl Outgoing {
     }
 
     /// The XML or JSON.
-    async fn content(&self, report: &Report) -> Result<String, Error> {
+    pub(crate) async fn content(&self, report: &Report) -> Result<String, Error> {
         let name = self.name(report);
         let from = self.sender.to_string();
         let about = About {
@@ -148,6 +168,9 @@ impl Outgoing {
 
     /// Writes a report out; why it cannot be sent otherwise.
     async fn write(&self, report: &Report) -> Result<Result<Written, String>, Error> {
+        if report.post {
+            return self.write_post(report).await;
+        }
         let message = match &report.content {
             Some(content) => content.clone(),
             None => {
@@ -170,12 +193,10 @@ impl Outgoing {
                 }
             }
         };
-        let size = message.len() as u64;
-        if size > self.config.send.max_bytes {
-            return Ok(Err(format!(
-                "{size} octets are more than reportd.send.max_bytes"
-            )));
+        if let Some(why) = self.too_large(&message) {
+            return Ok(Err(why));
         }
+        let size = message.len() as u64;
         let mut to = Vec::new();
         let mut why = "it has no destination".to_owned();
         for (text, most) in &report.destinations {
@@ -189,7 +210,7 @@ impl Outgoing {
             // RFC 7489 6.3: what is larger than a destination takes is not sent there.
             if *most > 0 && size > *most {
                 why = format!("{address} takes {most} octets at most, and it has {size}");
-            } else if self.refused(&address).await? {
+            } else if self.refused(&address.key()).await? {
                 why = format!("{address} refused a report before");
             } else if !to.contains(&address) {
                 to.push(address);
@@ -199,26 +220,37 @@ impl Outgoing {
             return Ok(Err(why));
         }
         let message = compose::mail::addressed(message, &to);
-        Ok(Ok(Written { to, message }))
+        Ok(Ok(Written {
+            to,
+            post: None,
+            message,
+        }))
     }
 
-    async fn refused(&self, address: &Address) -> Result<bool, Error> {
+    pub(crate) fn too_large(&self, message: &[u8]) -> Option<String> {
+        let size = message.len() as u64;
+        (size > self.config.send.max_bytes)
+            .then(|| format!("{size} octets are more than reportd.send.max_bytes"))
+    }
+
+    /// `destination` is an address's key, or where reports are posted.
+    pub(crate) async fn refused(&self, destination: &str) -> Result<bool, Error> {
         let text = "SELECT 1 FROM report_refused WHERE address = ? AND until_at > ?";
         let found = self
             .store
             .db()
             .await?
-            .fetch_optional(text, args![address.key(), now()]);
+            .fetch_optional(text, args![destination, now()]);
         Ok(found.await?.is_some())
     }
 
-    /// Notes that a destination refused a report.
-    pub(crate) async fn refuse(&self, address: &Address) -> Result<(), Error> {
+    /// Notes that a destination refused a report: an address's key, or where it was posted.
+    pub(crate) async fn refuse(&self, destination: &str) -> Result<(), Error> {
         let until = now() + self.config.send.refused_days * 86_400;
         let text = "INSERT INTO report_refused (address, until_at) VALUES (?, ?)
             {on_conflict:address} until_at = {excluded:until_at}";
         let db = self.store.db().await?;
-        db.execute(text, args![address.key(), until]).await?;
+        db.execute(text, args![destination, until]).await?;
         Ok(())
     }
 
@@ -238,9 +270,13 @@ impl Outgoing {
             db.execute(text, args![]).await.map_err(fault)?;
         }
         for _ in 0..LOOKS {
-            let Some(report) = self.first_due().await.map_err(fault)? else {
+            let Some(report) = self.first_due(call.posts).await.map_err(fault)? else {
                 return Ok(None);
             };
+            if report.is_to_be_split() {
+                self.split(&report, call).await.map_err(fault)?;
+                continue;
+            }
             let written = match self.write(&report).await.map_err(fault)? {
                 Ok(written) => written,
                 Err(why) => {
@@ -260,10 +296,15 @@ impl Outgoing {
                 0 => call.queue_id.0,
                 first => first,
             };
-            let text = "UPDATE report_out SET queue_id = ?, lease = ? WHERE id = ?";
-            let lease = now() + DueReport::LEASE;
+            let text = "UPDATE report_out SET queue_id = ?, lease = ?, first_at = ? WHERE id = ?";
+            let now = now();
+            let first = match report.first_at {
+                0 => now,
+                first => first,
+            };
+            let lease = now + DueReport::LEASE;
             let db = self.store.db().await.map_err(fault)?;
-            db.execute(text, args![queue_id, lease, report.id])
+            db.execute(text, args![queue_id, lease, first, report.id])
                 .await
                 .map_err(fault)?;
             let (message, file) = body(written.message)?;
@@ -274,16 +315,18 @@ impl Outgoing {
                 sender: Some(self.sender.clone()),
                 to: written.to,
                 message,
+                post: written.post,
             };
             return Ok(Some((due, file)));
         }
         Ok(None)
     }
 
-    async fn first_due(&self) -> Result<Option<Report>, Error> {
+    async fn first_due(&self, posts: bool) -> Result<Option<Report>, Error> {
         let now = now();
+        let mail = if posts { "" } else { "AND post = 0" };
         let text = format!(
-            "SELECT {COLUMNS} FROM report_out WHERE state = 'gathering' AND due <= ? AND lease <= ? ORDER BY due, id LIMIT 1"
+            "SELECT {COLUMNS} FROM report_out WHERE state = 'gathering' AND due <= ? AND lease <= ? {mail} ORDER BY due, id LIMIT 1"
         );
         let row = self
             .store
@@ -294,7 +337,7 @@ impl Outgoing {
         row.as_ref().map(report).transpose()
     }
 
-    async fn end(&self, id: u64, state: &str, note: &str) -> Result<(), Error> {
+    pub(crate) async fn end(&self, id: u64, state: &str, note: &str) -> Result<(), Error> {
         let text = "UPDATE report_out SET state = ?, note = ?, content = NULL, due = ? WHERE id = ? AND state = 'gathering'";
         let db = self.store.db().await?;
         db.execute(text, args![state, clean(note, NOTE_MAX), now(), id])
@@ -306,18 +349,23 @@ impl Outgoing {
     ///
     /// # Errors
     /// The database.
-    pub(crate) async fn settle(&self, call: &SettleReport) -> Result<(), Fault> {
+    pub(crate) async fn settle(&self, trace: TraceId, call: &SettleReport) -> Result<(), Fault> {
         let _writing = self.store.write().await;
-        let (state, note) = match &call.refused {
-            None => ("sent", ""),
-            Some(why) => ("dropped", why.as_str()),
+        let id = call.id;
+        let done = match (&call.again, &call.refused) {
+            (Some(why), _) => self.put_off(id, trace, why).await,
+            (None, Some(why)) => {
+                tracing::info!(report = id, %trace, why, "report refused");
+                self.dropped.add_one();
+                self.give_up(id, why).await
+            }
+            (None, None) => {
+                tracing::info!(report = id, %trace, "report sent");
+                self.sent.add_one();
+                self.end(id, "sent", "").await
+            }
         };
-        self.end(call.id, state, note).await.map_err(fault)?;
-        match &call.refused {
-            None => self.sent.add_one(),
-            Some(_) => self.dropped.add_one(),
-        }
-        Ok(())
+        done.map_err(fault)
     }
 
     /// Makes a failure report of its own, if the domain has not had too many of them.
@@ -347,6 +395,8 @@ impl Outgoing {
             policy: Published::default(),
             destinations: Vec::new(),
             content: None,
+            post: false,
+            first_at: 0,
         };
         let name = self.name(&report);
         let from = self.sender.to_string();
@@ -382,7 +432,7 @@ impl Outgoing {
     /// # Errors
     /// The database.
     pub(crate) async fn pending(&self, call: &ReportPending) -> Result<Vec<PendingReport>, Fault> {
-        let text = "SELECT id, kind, domain, begin_at, end_at, due, row_count, messages, destinations, state, note, lease
+        let text = "SELECT id, kind, domain, begin_at, end_at, due, row_count, messages, destinations, state, note, attempts
             FROM report_out WHERE id > ? ORDER BY id LIMIT ?";
         let limit = call.limit.clamp(1, 100);
         let db = self.store.db().await.map_err(fault)?;
@@ -392,10 +442,11 @@ impl Outgoing {
             .map_err(fault)?;
         let now = now();
         let read = |row: &sql::Row| -> Result<PendingReport, Error> {
-            let destinations: Destinations = row.blob_opt(8)?.and_then(unpack).unwrap_or_default();
+            let destinations = destinations(row, 8)?;
             let due = row.u64(5)?;
             let state = match row.text(9)? {
                 "gathering" if due <= now => "due",
+                "gathering" if row.u64(11)? > 0 => "deferred",
                 other => other,
             };
             Ok(PendingReport {
@@ -481,7 +532,10 @@ impl Outgoing {
         let found = self.waiting(ids, domain).await.map_err(fault)?;
         let db = self.store.db().await.map_err(fault)?;
         let end = now();
-        let text = "UPDATE report_out SET due = 0, lease = 0, end_at = CASE WHEN end_at > ? THEN ? ELSE end_at END
+        // One that is being posted is not posted twice for that.
+        let text =
+            "UPDATE report_out SET due = 0, lease = CASE WHEN post = 1 THEN lease ELSE 0 END,
+            end_at = CASE WHEN end_at > ? THEN ? ELSE end_at END
             WHERE id = ? AND state = 'gathering'";
         for id in &found {
             db.execute(text, args![end, end, *id])

@@ -6,7 +6,7 @@ use sql::Migration;
 /// The name of the schema.
 pub(crate) const COMPONENT: &str = "reports";
 
-pub(crate) const MIGRATIONS: &[Migration] = &[FIRST];
+pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, POSTS];
 
 const FIRST: Migration = Migration {
     version: 1,
@@ -80,5 +80,17 @@ const FIRST: Migration = Migration {
             detail {text},
             PRIMARY KEY (report, number)
         ) {table}",
+    ],
+};
+
+const POSTS: Migration = Migration {
+    version: 2,
+    name: "reports that are posted",
+    statements: &[
+        // 1: its only destination is an address to post to, and `content` what is posted there.
+        "ALTER TABLE report_out ADD COLUMN post {bigint} NOT NULL DEFAULT 0",
+        // Attempts that failed, and when the first one began.
+        "ALTER TABLE report_out ADD COLUMN attempts {bigint} NOT NULL DEFAULT 0",
+        "ALTER TABLE report_out ADD COLUMN first_at {bigint} NOT NULL DEFAULT 0",
     ],
 };

@@ -71,9 +71,9 @@ fn mail(service: &Arc<Service>, router: Router) -> Router {
                 }))
             }
         })
-        .on(move |_, call: SettleReport| {
+        .on(move |context: Context, call: SettleReport| {
             let service = Arc::clone(&settle);
-            async move { service.outgoing.settle(&call).await }
+            async move { service.outgoing.settle(context.trace, &call).await }
         })
 }
 

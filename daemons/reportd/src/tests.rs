@@ -53,6 +53,16 @@ fn judged(evaluations: Vec<Evaluation>) -> Judged {
 fn claim(id: u64) -> ClaimReport {
     ClaimReport {
         queue_id: QueueId(id),
+        posts: true,
+    }
+}
+
+/// It is in the queue, or was posted.
+fn settled(id: u64) -> SettleReport {
+    SettleReport {
+        id,
+        refused: None,
+        again: None,
     }
 }
 
@@ -178,12 +188,14 @@ async fn out(url: String) {
         (due.id, QueueId(77), &due.to)
     );
     assert_eq!(text(&again.message), text(&due.message));
-    let settle = SettleReport {
-        id: again.id,
-        refused: None,
-    };
-    service.outgoing.settle(&settle).await.unwrap();
-    service.outgoing.settle(&settle).await.unwrap();
+    let settle = settled(again.id);
+    for _ in 0..2 {
+        service
+            .outgoing
+            .settle(TraceId::default(), &settle)
+            .await
+            .unwrap();
+    }
     assert!(
         service
             .outgoing
@@ -204,10 +216,7 @@ async fn out(url: String) {
         kinds.push(message.contains("TLS-Report-Domain: t.example\r\nTLS-Report-Submitter: ours.example\r\nTLS-Required: No\r\n"));
         service
             .outgoing
-            .settle(&SettleReport {
-                id: due.id,
-                refused: None,
-            })
+            .settle(TraceId::default(), &settled(due.id))
             .await
             .unwrap();
     }
@@ -404,10 +413,7 @@ async fn who_refused_a_report_gets_none() {
     let (due, _) = service.outgoing.claim(7, &claim(1)).await.unwrap().unwrap();
     service
         .outgoing
-        .settle(&SettleReport {
-            id: due.id,
-            refused: None,
-        })
+        .settle(TraceId::default(), &settled(due.id))
         .await
         .unwrap();
     let message = text(&due.message);
@@ -443,10 +449,7 @@ async fn who_refused_a_report_gets_none() {
     let (due, _) = service.outgoing.claim(7, &claim(2)).await.unwrap().unwrap();
     service
         .outgoing
-        .settle(&SettleReport {
-            id: due.id,
-            refused: None,
-        })
+        .settle(TraceId::default(), &settled(due.id))
         .await
         .unwrap();
     service
@@ -466,11 +469,161 @@ async fn who_refused_a_report_gets_none() {
     );
 }
 
+fn sessions(rua: &[&str]) -> TlsResults {
+    let count = TlsCount {
+        at: store::now(),
+        count: 3,
+        domain: "p.example".to_owned(),
+        rua: rua.iter().map(|uri| (*uri).to_owned()).collect(),
+        policy: TlsPolicy {
+            kind: "no-policy-found".to_owned(),
+            domain: "p.example".to_owned(),
+            ..TlsPolicy::default()
+        },
+        failure: None,
+    };
+    TlsResults {
+        results: vec![count],
+    }
+}
+
+async fn rows(service: &Service) -> Vec<ipc::api::reportd::PendingReport> {
+    let call = ReportPending {
+        after: 0,
+        limit: 100,
+    };
+    let mut rows = service.outgoing.pending(&call).await.unwrap();
+    rows.retain(|row| row.domain == "p.example");
+    rows
+}
+
+fn again(id: u64, why: &str) -> SettleReport {
+    SettleReport {
+        again: Some(why.to_owned()),
+        ..settled(id)
+    }
+}
+
+async fn next(service: &Service, id: u64) -> Option<ipc::api::reportd::DueReport> {
+    let claimed = service.outgoing.claim(9, &claim(id)).await.unwrap();
+    claimed.map(|(due, _)| due)
+}
+
+async fn settle(service: &Service, call: &SettleReport) {
+    let settled = service.outgoing.settle(TraceId::default(), call).await;
+    settled.unwrap();
+}
+
+/// A report for a mail address and two to post to: mailed, posted, put off, refused and given up, on each database.
+async fn posted(url: String) {
+    let (service, _) = open(url.clone(), |config| config.send.max_destinations = 3);
+    let (a, b) = ("https://rua.p.example/a", "https://rua.p.example/B");
+    let rua = [
+        b,
+        "tls@p.example",
+        "no address",
+        a,
+        a,
+        "https://rua.p.example/c",
+    ];
+    service.gatherer.tls(sessions(&rua)).await.unwrap();
+    service.outgoing.send(&[], "p.example").await.unwrap();
+    // Who has no place for posts gets the mail.
+    let mail_only = ClaimReport {
+        posts: false,
+        ..claim(501)
+    };
+    let (mail, _) = service
+        .outgoing
+        .claim(9, &mail_only)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((mail.post.as_deref(), mail.to.len()), (None, 1));
+    assert!(
+        service
+            .outgoing
+            .claim(9, &mail_only)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let first = next(&service, 502).await.unwrap();
+    assert_eq!((first.post.as_deref(), first.to.len()), (Some(b), 0));
+    let second = next(&service, 503).await.unwrap();
+    assert_eq!(second.post.as_deref(), Some(a));
+    assert!(next(&service, 504).await.is_none(), "all are leased");
+    assert_eq!(first.message, second.message);
+    let Body::Inline(octets) = &first.message else {
+        panic!()
+    };
+    let mut json = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&octets[..]), &mut json)
+        .unwrap();
+    assert!(
+        json.contains(&format!(".{}@ours.example", mail.id)),
+        "{json}"
+    );
+    // What comes now is the next report's.
+    service.gatherer.tls(sessions(&[a])).await.unwrap();
+    settle(&service, &settled(mail.id)).await;
+    for _ in 0..2 {
+        settle(&service, &again(first.id, "503 from\nhere")).await;
+    }
+    settle(&service, &settled(second.id)).await;
+    let found = rows(&service).await;
+    let states: Vec<_> = found.iter().map(|row| row.state.as_str()).collect();
+    assert_eq!(states, ["sent", "deferred", "sent", "gathering"]);
+    let due = found[1].due - store::now();
+    assert!(
+        (295..=300).contains(&due),
+        "a call that is repeated counts once: {due}"
+    );
+    assert_eq!(
+        (found[1].note.as_str(), found[1].count),
+        ("503 from here", 3)
+    );
+    assert!(next(&service, 505).await.is_none());
+    // An operator need not wait; and after an end in the middle it is given again.
+    service.outgoing.send(&[found[1].id], "").await.unwrap();
+    assert_eq!(next(&service, 506).await.unwrap().id, first.id);
+    let claimed = service.outgoing.claim(10, &claim(507)).await.unwrap();
+    assert_eq!(claimed.unwrap().0.message, first.message);
+    let refused = SettleReport {
+        refused: Some("410 Gone".to_owned()),
+        ..settled(first.id)
+    };
+    settle(&service, &refused).await;
+    assert_eq!(rows(&service).await[1].note, "410 Gone");
+    // The one that refused gets none for a while, and one that is away is given up in the end.
+    let (service, _) = open(url, |config| config.send.post_give_up = 0);
+    service.gatherer.tls(sessions(&[a, b])).await.unwrap();
+    service.outgoing.send(&[], "p.example").await.unwrap();
+    let last = next(&service, 508).await.unwrap();
+    assert_eq!(last.post.as_deref(), Some(a));
+    assert!(next(&service, 509).await.is_none());
+    settle(&service, &again(last.id, "no answer in time")).await;
+    let notes: Vec<_> = rows(&service)
+        .await
+        .into_iter()
+        .map(|row| (row.state, row.note))
+        .collect();
+    let dropped = |note: &str| ("dropped".to_owned(), note.to_owned());
+    assert_eq!(
+        notes[3..],
+        [
+            dropped("given up after 1 attempts: no answer in time"),
+            dropped(&format!("{b} refused a report before")),
+        ]
+    );
+}
+
 /// On PostgreSQL and MariaDB, too, where they are installed.
 #[tokio::test]
 async fn all_databases() {
     for database in sql::testing::databases().await.unwrap() {
         out(database.url.clone()).await;
         kept(database.url.clone()).await;
+        posted(database.url.clone()).await;
     }
 }

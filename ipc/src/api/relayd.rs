@@ -134,3 +134,33 @@ impl StsPolicy {
     /// Octets of a text; a policy of some hundred exchangers has no more. Larger ones are in relayd's memory alone.
     pub const TEXT_MAX: usize = 8 * 1024;
 }
+
+/// Posts a report on TLS (RFC 8460 5.4), once. Not idempotent by nature, as [`Relay`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PostReport {
+    /// reportd's number of the report, for logs.
+    pub id: u64,
+    /// For logs.
+    pub trace: TraceId,
+    /// An `https:` address.
+    pub url: String,
+    /// The report in gzip, inline or attached, at most [`PostReport::MAX`] octets.
+    pub body: Body,
+}
+operation!(PostReport = 2, once -> PostedReport);
+
+impl PostReport {
+    /// Octets of a report at most: they are held in memory.
+    pub const MAX: u64 = 32 * 1024 * 1024;
+}
+
+/// The answer to [`PostReport`], each time with the server's own words or what was wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PostedReport {
+    /// The server has it: its answer was 2xx.
+    Accepted(String),
+    /// It may go another time.
+    Again(String),
+    /// It never will: the server said so (4xx), or the address is none that we post to.
+    Refused(String),
+}

@@ -117,7 +117,7 @@ pub struct TlsCount {
     pub count: u32,
     /// The domain whose mail it was.
     pub domain: String,
-    /// `mailto:` addresses of its `rua`.
+    /// Where its `rua` wants reports: the addresses of `mailto:`, and whole `https:` addresses.
     pub rua: Vec<String>,
     /// The policy that was in force.
     pub policy: TlsPolicy,
@@ -186,13 +186,15 @@ pub struct TakenReport {
     pub forward: Option<Address>,
 }
 
-/// Gives the report that is due first, if any is, to be queued and then settled. Without settling, the same one is given again with
+/// Gives the report that is due first, if any is, to be queued or posted, and then settled. Without settling, the same one is given again with
 /// the same id and content: on a new connection at once, otherwise after [`DueReport::LEASE`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClaimReport {
     /// The id under which it would be queued. A report that was claimed before keeps its first one, so that a queue that took it
     /// already knows it.
     pub queue_id: QueueId,
+    /// Whether one that is to be posted may be given, too.
+    pub posts: bool,
 }
 operation!(ClaimReport = 4, idempotent -> Option<DueReport>);
 
@@ -211,6 +213,8 @@ pub struct DueReport {
     pub to: Vec<Address>,
     /// All of it, header first: inline or attached.
     pub message: Body,
+    /// It is to be posted there (RFC 8460 5.4) and not queued: `message` is then the report alone in gzip, and nobody is in `to`.
+    pub post: Option<String>,
 }
 
 impl DueReport {
@@ -218,13 +222,15 @@ impl DueReport {
     pub const LEASE: u64 = 120;
 }
 
-/// Says what became of a claimed report.
+/// Says what became of a claimed report. A repeated call changes nothing: only what is claimed is put off.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SettleReport {
     /// From [`DueReport`].
     pub id: u64,
-    /// `None`: it is in the queue. Otherwise why it can never be.
+    /// `None`: it is in the queue, or was posted. Otherwise why it can never be.
     pub refused: Option<String>,
+    /// Why it could not be posted now; it is given again later.
+    pub again: Option<String>,
 }
 operation!(SettleReport = 5, idempotent -> ());
 
@@ -400,7 +406,7 @@ pub struct PendingReport {
     pub begin: u64,
     /// Seconds since 1970.
     pub end: u64,
-    /// Seconds since 1970 when it is sent.
+    /// Seconds since 1970 when it is sent, or tried again.
     pub due: u64,
     /// Rows so far.
     pub rows: u64,
@@ -408,9 +414,9 @@ pub struct PendingReport {
     pub count: u64,
     /// Where to.
     pub to: Vec<String>,
-    /// `gathering`, `due`, `sent` or `dropped`.
+    /// `gathering`, `due`, `deferred`, `sent` or `dropped`.
     pub state: String,
-    /// Why it was dropped.
+    /// Why it was dropped, or could not be posted the last time.
     pub note: String,
 }
 

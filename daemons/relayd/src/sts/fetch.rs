@@ -1,14 +1,11 @@
 //! The policy's file, over HTTPS (RFC 8461 3.3).
 
 use super::policy::{Policy, SIZE_MAX};
+use crate::https::{Names, Reach, explain};
 use crate::result::{Problem, ResultType};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::{RData, RecordType};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::CONTENT_TYPE;
 use rustls::ClientConfig;
-use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +28,7 @@ impl Fetcher {
     ) -> Result<Self, String> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Arc::new(Names(resolver)))
+            .dns_resolver(Arc::new(Names::new(resolver, Reach::All)))
             .https_only(true)
             // RFC 8461 3.3: redirects are not followed.
             .redirect(reqwest::redirect::Policy::none())
@@ -65,7 +62,7 @@ impl Fetcher {
             .get(&url)
             .send()
             .await
-            .map_err(|error| explain(&url, &error))?;
+            .map_err(|error| explained(&url, &error))?;
         // RFC 8461 3.3: anything but 200 is a failure.
         if answer.status() != reqwest::StatusCode::OK {
             return Err(unfetched(format!("the answer is {}", answer.status())));
@@ -81,7 +78,7 @@ impl Fetcher {
         while let Some(chunk) = answer
             .chunk()
             .await
-            .map_err(|error| explain(&url, &error))?
+            .map_err(|error| explained(&url, &error))?
         {
             octets.extend_from_slice(&chunk);
             if octets.len() > SIZE_MAX {
@@ -93,61 +90,11 @@ impl Fetcher {
     }
 }
 
-/// Of the errors that wrap each other, the innermost says what was wrong.
-fn explain(url: &str, error: &reqwest::Error) -> Problem {
-    let mut kind = ResultType::StsPolicyFetchError;
-    let mut text = error.to_string();
-    let mut inner: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(cause) = inner {
-        text = cause.to_string();
-        if let Some(rustls::Error::InvalidCertificate(_)) = of_tls(cause) {
-            kind = ResultType::StsWebpkiInvalid;
-        }
-        inner = cause.source();
-    }
-    if error.is_timeout() {
-        "no answer in time".clone_into(&mut text);
-    }
+fn explained(url: &str, error: &reqwest::Error) -> Problem {
+    let (text, certificate) = explain(error);
+    let kind = match certificate {
+        true => ResultType::StsWebpkiInvalid,
+        false => ResultType::StsPolicyFetchError,
+    };
     Problem::new(kind, format!("{url}: {text}"))
-}
-
-/// What TLS said, below the errors of input and output that it is wrapped in.
-fn of_tls<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    while let Some(inner) = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref)
-    {
-        error = inner;
-    }
-    error.downcast_ref()
-}
-
-/// The hosts of policies, found as all other hosts are.
-struct Names(TokioResolver);
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.0.clone();
-        Box::pin(async move {
-            let mut found: Vec<SocketAddr> = Vec::new();
-            let mut failed = None;
-            for kind in [RecordType::A, RecordType::AAAA] {
-                match resolver.lookup(dns::fqdn(name.as_str()), kind).await {
-                    Ok(answer) => found.extend(answer.answers().iter().filter_map(|record| {
-                        let address = match &record.data {
-                            RData::A(a) => IpAddr::V4(a.0),
-                            RData::AAAA(a) => IpAddr::V6(a.0),
-                            _ => return None,
-                        };
-                        Some(SocketAddr::new(address, 0))
-                    })),
-                    Err(error) => failed = Some(error),
-                }
-            }
-            match failed {
-                Some(error) if found.is_empty() => Err(error.into()),
-                _ => Ok(Box::new(found.into_iter()) as Addrs),
-            }
-        })
-    }
 }

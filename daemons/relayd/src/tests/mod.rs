@@ -9,6 +9,7 @@
 mod delivery;
 mod hosts;
 mod names;
+mod posting;
 mod server;
 mod signing;
 mod transport;
