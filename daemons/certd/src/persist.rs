@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn a_malformed_challenge_is_refused() {
         let many: Vec<String> = (0..11).map(|n| format!("a{n}.example")).collect();
-        let long = format!("{}.example", ["a".repeat(60); 5].join("."));
+        let long = format!("{}.example", vec!["a".repeat(60); 5].join("."));
         let good = json!(["a.example"]);
         for (names, uri) in [
             (json!(null), json!(null)),
