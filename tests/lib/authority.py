@@ -45,6 +45,30 @@ def _own(server):
             os.chown(file, account.pw_uid, account.pw_gid)
 
 
+def https_identity(folder):
+    """An authority for HTTPS alone, in `ca.pem`, and a certificate of that for 127.0.0.1."""
+    now = datetime.datetime.now(datetime.UTC)
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HTTPS of the test's authority")])
+
+    def build(subject, public):
+        return (x509.CertificateBuilder().subject_name(subject).issuer_name(ca_name).public_key(public)
+                .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+                .not_valid_after(now + datetime.timedelta(days=1)))
+
+    ca = (build(ca_name, ca_key.public_key())
+          .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(ca_key, hashes.SHA256()))
+    leaf = (build(x509.Name([]), key.public_key())
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=True)
+            .sign(ca_key, hashes.SHA256()))
+    pem = serialization.Encoding.PEM
+    (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
+    (folder / "server.pem").write_bytes(leaf.public_bytes(pem))
+    (folder / "server.key").write_bytes(key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    folder.chmod(0o755)
+
+
 class Pebble(Server):
     """pebble, which asks the name server at `dns`; validations go to the ports `http` and `tls` of 127.0.0.1."""
 
@@ -52,7 +76,7 @@ class Pebble(Server):
         program = _tool("/usr/bin/pebble", "pebble")
         super().__init__("ph-acme-", "nobody")
         self.port, self.management = free_port(), free_port()
-        self._certificate()
+        https_identity(self.dir)
         config = {
             "listenAddress": f"127.0.0.1:{self.port}",
             "managementListenAddress": f"127.0.0.1:{self.management}",
@@ -76,29 +100,6 @@ class Pebble(Server):
     @property
     def directory(self):
         return f"https://127.0.0.1:{self.port}/dir"
-
-    def _certificate(self):
-        """Its own authority for HTTPS, in `ca.pem`, and a certificate of that."""
-        now = datetime.datetime.now(datetime.UTC)
-        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "HTTPS of the test's authority")])
-
-        def build(subject, public):
-            return (x509.CertificateBuilder().subject_name(subject).issuer_name(ca_name).public_key(public)
-                    .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
-                    .not_valid_after(now + datetime.timedelta(days=1)))
-
-        ca = (build(ca_name, ca_key.public_key())
-              .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(ca_key, hashes.SHA256()))
-        leaf = (build(x509.Name([]), key.public_key())
-                .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=True)
-                .sign(ca_key, hashes.SHA256()))
-        pem = serialization.Encoding.PEM
-        (self.dir / "ca.pem").write_bytes(ca.public_bytes(pem))
-        (self.dir / "server.pem").write_bytes(leaf.public_bytes(pem))
-        (self.dir / "server.key").write_bytes(key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-        self.dir.chmod(0o755)
 
     def ask(self, path):
         context = ssl.create_default_context(cafile=self.dir / "ca.pem")

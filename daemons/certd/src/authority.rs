@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::jws::{Binding, Jws};
+use crate::persist::{self, Offer};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use bytes::Bytes;
@@ -9,9 +10,10 @@ use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use ipc::Client;
 use ipc::api::keyd::{AcmePublicKey, AcmeSign};
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use types::TraceId;
 
@@ -19,6 +21,8 @@ use types::TraceId;
 const BODY_MAX: usize = 512 * 1024;
 /// A nonce may be refused for no fault of ours (RFC 8555 6.5), though hardly so often in a row.
 const NONCES_MAX: usize = 10;
+/// Challenges that are kept in mind; an order has a hundred names at most.
+const NOTICED_MAX: usize = 1000;
 /// The file with the key of a binding.
 const BINDING_MAX: u64 = 4096;
 
@@ -34,6 +38,8 @@ struct Inner {
     binding: Option<Binding>,
     /// Seconds since 1970 before which it does not want to hear of us.
     patience: Arc<AtomicU64>,
+    /// What challenges say that the library leaves out, by their addresses.
+    noticed: Mutex<BTreeMap<String, Result<Offer, String>>>,
 }
 
 impl Authority {
@@ -69,12 +75,37 @@ impl Authority {
             key,
             binding: binding(config)?,
             patience,
+            noticed: Mutex::default(),
         })))
     }
 
     /// The public half of the account key.
     pub(crate) fn key(&self) -> &AcmePublicKey {
         &self.0.key
+    }
+
+    /// What a challenge says of the record for DNS-PERSIST-01.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn offer(&self, challenge: &str) -> Result<Offer, String> {
+        let noticed = self.0.noticed.lock();
+        let noticed = noticed.unwrap_or_else(PoisonError::into_inner);
+        let offer = noticed.get(challenge).cloned();
+        offer.unwrap_or_else(|| Err("its challenge was not seen".to_owned()))
+    }
+
+    fn notice(&self, body: &[u8]) {
+        let offers = persist::offers(body);
+        if offers.is_empty() {
+            return;
+        }
+        let noticed = self.0.noticed.lock();
+        let mut noticed = noticed.unwrap_or_else(PoisonError::into_inner);
+        if noticed.len() + offers.len() > NOTICED_MAX {
+            noticed.clear();
+        }
+        noticed.extend(offers);
     }
 
     async fn send(&self, parts: http::request::Parts, body: Bytes) -> Result<BytesResponse, Error> {
@@ -101,6 +132,7 @@ impl Authority {
                 nonce = fresh;
                 continue;
             }
+            self.notice(&body);
             return Ok(BytesResponse {
                 parts,
                 body: Box::new(body),

@@ -3,7 +3,9 @@
 use crate::config::{Config, Target};
 use crate::now;
 use crate::state::Progress;
-use ipc::api::certd::{CertificateStatusReply, DkimRotationRow, OrderedCertificate};
+use ipc::api::certd::{
+    CertificateStatusReply, DkimRotationRow, OrderedCertificate, PersistentRecord,
+};
 use ipc::api::keyd::IssuedCertificate;
 use runtime::metrics::Counter;
 use std::collections::BTreeMap;
@@ -70,6 +72,10 @@ impl Board {
         url.clone_into(&mut self.shown().account);
     }
 
+    pub(crate) fn persistent(&self, records: Vec<PersistentRecord>) {
+        self.shown().persistent = records;
+    }
+
     pub(crate) fn ordering(&self, id: &str) {
         let mut shown = self.shown();
         if let Some(row) = shown.certificates.iter_mut().find(|row| row.id == id) {
@@ -85,6 +91,7 @@ impl Board {
         progress: &Progress,
     ) -> OrderedCertificate {
         let state = match current {
+            _ if progress.waits > 0 => "unpublished",
             _ if progress.failures > 0 => "failed",
             None => "none",
             Some(current) if current.expires <= now() => "due",

@@ -27,9 +27,17 @@ pub struct Config {
     pub names: Vec<String>,
     /// Further certificates, as `[[certd.certificate]]` with `names`. Clients get the one for the name they ask for.
     pub certificate: Vec<Wanted>,
-    /// How control over the names is shown: `http-01` (port 80), `tls-alpn-01` (port 443) or `dns-01` (with `[certd.dns]`; the only
-    /// one for wildcards).
+    /// How control over the names is shown: `http-01` (port 80), `tls-alpn-01` (port 443), `dns-01` (with `[certd.dns]`) or
+    /// `dns-persist-01` (a record that stays). The last two alone are for wildcards.
     pub challenge: ChallengeKind,
+    /// For `dns-persist-01`: which of the authority's issuer domain names is written into the record, as `letsencrypt.org`; empty: the
+    /// first that it offers. With it the record is known before the first order.
+    pub persist_issuer: String,
+    /// For `dns-persist-01`: seconds since 1970 after which the record is to count no more (`persistUntil`); 0: it counts always.
+    pub persist_until: u64,
+    /// For `dns-persist-01`: whether the authority takes a record with `policy=wildcard` for all names below it. It may, and Let's
+    /// Encrypt does not; without it each name has a record.
+    pub persist_subdomains: bool,
     /// Whether there are also certificates for what httpd serves: `mta-sts.` and `autoconfig.` and each domain where `[dns]` wants it.
     pub web_hosts: bool,
     /// Where HTTP-01 is answered. The authority asks port 80. Not opened for other challenges, nor where httpd has that port.
@@ -78,6 +86,9 @@ impl Default for Config {
             names: Vec::new(),
             certificate: Vec::new(),
             challenge: ChallengeKind::default(),
+            persist_issuer: String::new(),
+            persist_until: 0,
+            persist_subdomains: false,
             web_hosts: true,
             http_address: "[::]:80".to_owned(),
             tls_alpn_address: "[::]:443".to_owned(),
@@ -123,6 +134,9 @@ pub enum ChallengeKind {
     /// RFC 8555 8.4.
     #[serde(rename = "dns-01")]
     Dns01,
+    /// draft-ietf-acme-dns-persist-01.
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
 }
 
 impl ChallengeKind {
@@ -132,6 +146,7 @@ impl ChallengeKind {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Dns01 => "dns-01",
+            Self::DnsPersist01 => "dns-persist-01",
         }
     }
 }
@@ -200,9 +215,15 @@ impl Config {
                     "certd.names: no authority gives a certificate for {name}: set suite.hostname or certd.names to full host names"
                 ));
             }
-            if plain.len() < name.len() && challenge != ChallengeKind::Dns01 {
+            let by_dns = matches!(
+                challenge,
+                ChallengeKind::Dns01 | ChallengeKind::DnsPersist01
+            );
+            if plain.len() < name.len() && !by_dns {
                 // RFC 8555 7.1.3; authorities accept DNS alone for wildcards.
-                return Err(format!("certd.names: {name} needs challenge = \"dns-01\""));
+                return Err(format!(
+                    "certd.names: {name} needs challenge = \"dns-01\" or \"dns-persist-01\""
+                ));
             }
             let checked = if plain.len() < name.len() {
                 format!("*.{checked}")
@@ -248,6 +269,12 @@ impl Config {
         }
         if let Some(contact) = self.contact.iter().find(|one| !one.contains('@')) {
             return Err(format!("certd.contact: {contact:?} is no mail address"));
+        }
+        let issuer = self.persist_issuer.as_str();
+        if !issuer.is_empty() && types::Address::domain_of(issuer).as_deref() != Ok(issuer) {
+            return Err(format!(
+                "certd.persist_issuer: {issuer:?} is no domain name in small letters, as letsencrypt.org"
+            ));
         }
         if self.eab_key_id.is_empty() != self.eab_key_file.is_none() {
             return Err("certd.eab_key_id and certd.eab_key_file belong together".to_owned());
@@ -319,6 +346,7 @@ mod tests {
             (&|c| c.retry_max = 1, "retry_max"),
             (&|c| c.contact = vec!["me".into()], "contact"),
             (&|c| c.eab_key_id = "x".into(), "eab_key_file"),
+            (&|c| c.persist_issuer = "LE.org".into(), "persist_issuer"),
             (
                 &|c| {
                     c.certificate = vec![Wanted {

@@ -1,6 +1,6 @@
 //! certd: gets certificates from an authority by ACME, and renews them in time.
 //!
-//! For the names of the configuration it orders certificates, answers the authority's challenges (HTTP-01, TLS-ALPN-01, DNS-01), and gives
+//! For the names of the configuration it orders certificates, answers the authority's challenges (HTTP-01, TLS-ALPN-01, DNS-01, DNS-PERSIST-01), and gives
 //! the chains to keyd, which uses them at once: listeners show them from the next handshake on. It renews when the authority suggests to
 //! (ARI), or after two thirds of their life. Without `certd.enabled` it does nothing of that.
 //!
@@ -19,7 +19,8 @@
 //! | in the state directory `certificates` (mode 0700) | |
 //! |---|---|
 //! | `account.json` | the address of our account at the authority |
-//! | `published.json` | the records that were published by `posthouse dns publish` |
+//! | `published.json` | the records that were published by `posthouse dns publish`, and those for DNS-PERSIST-01 |
+//! | `persist.json` | what the authority looks for in records for DNS-PERSIST-01 |
 //! | `dkim-DOMAIN.json` | how far the change of the domain's DKIM keys is |
 //! | `certificate-NAME.json` | the order under way, failures, when it is renewed or tried again |
 //!
@@ -29,7 +30,7 @@
 //! change the records of our zones; they cannot take a private key along, nor read mail.
 //!
 //! STANDARDS: RFC 8555 (ACME), RFC 8737 (TLS-ALPN-01), RFC 9773 (renewal information), RFC 7515 and RFC 7638 (requests), RFC 2136 and
-//! RFC 8945 (DNS updates).
+//! RFC 8945 (DNS updates), draft-ietf-acme-dns-persist-01 (DNS-PERSIST-01).
 //!
 //! RECOVERY: each step of an order is written down before it is made; after a kill the order is taken up where it was, with the key that
 //! keyd keeps for it. Failures are tried again, the pauses doubling up to `certd.retry_max`; the certificate in use stays until another is
@@ -47,6 +48,7 @@ pub mod fuzz;
 mod http01;
 mod jws;
 mod order;
+mod persist;
 mod plan;
 mod publish;
 mod rotation;

@@ -10,8 +10,8 @@ use crate::trouble::{Trouble, said};
 use crate::worker::Worker;
 use dns_update::{DnsRecord, DnsRecordType};
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
-    Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, Challenge, ChallengeStatus, ChallengeType,
+    Error, Identifier, Key, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use ipc::api::keyd::{AcmeKey, CertificateInstall, CertificateRequest, IssuedCertificate};
 use rustls_pki_types::CertificateDer;
@@ -41,6 +41,10 @@ impl Worker {
             && let Some(at) = self.announce(target, progress).await?
         {
             return Err(Trouble::Later(at));
+        }
+        if target.challenge == ChallengeKind::DnsPersist01 {
+            // Before the authority hears of it: what it allows in an hour is for what can succeed.
+            self.stand(target).await?;
         }
         let mut order = self.begin(&known, target, current, progress).await?;
         if order.state().status == OrderStatus::Pending {
@@ -241,6 +245,7 @@ impl Worker {
         answers: &mut Vec<Answer>,
     ) -> Result<(), Trouble> {
         let mut texts = Vec::new();
+        let mut new = false;
         let mut authorizations = order.authorizations();
         while let Some(next) = authorizations.next().await {
             let mut authorization = next?;
@@ -261,10 +266,12 @@ impl Worker {
                     )));
                 }
             }
+            let offered: Vec<String> = authorization.challenges.iter().map(called).collect();
             let Some(challenge) = authorization.challenge(kind(target.challenge)) else {
                 let word = target.challenge.word();
                 return Err(Trouble::Refused(format!(
-                    "the authority does not offer {word} for {name}"
+                    "the authority does not offer {word} for {name}, but {}",
+                    offered.join(", ")
                 )));
             };
             let text = jws::key_authorization(&challenge.token, known.authority.key());
@@ -280,10 +287,18 @@ impl Worker {
                     // RFC 8555 8.4
                     texts.push((format!("_acme-challenge.{name}"), jws::dns_value(&text)));
                 }
+                ChallengeKind::DnsPersist01 => {
+                    let offer = known.authority.offer(&challenge.url);
+                    let told = |why| Trouble::Refused(format!("the authority: {name}: {why}"));
+                    new |= self.remember(&name, offer.map_err(told)?)?;
+                }
             }
         }
         if !texts.is_empty() {
             self.publish(target, progress, texts).await?;
+        }
+        if new {
+            self.stand(target).await?;
         }
         Ok(())
     }
@@ -387,6 +402,23 @@ fn kind(kind: ChallengeKind) -> ChallengeType {
         ChallengeKind::Http01 => ChallengeType::Http01,
         ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
         ChallengeKind::Dns01 => ChallengeType::Dns01,
+        // No type of its own in the library; the answer to it is that of the others.
+        ChallengeKind::DnsPersist01 => ChallengeType::Unknown(kind.word().to_owned()),
+    }
+}
+
+/// As the protocol calls a challenge that is offered; bounded, as it goes into a state file.
+fn called(challenge: &Challenge) -> String {
+    match &challenge.r#type {
+        ChallengeType::Http01 => "http-01".to_owned(),
+        ChallengeType::TlsAlpn01 => "tls-alpn-01".to_owned(),
+        ChallengeType::Dns01 => "dns-01".to_owned(),
+        ChallengeType::Unknown(word) => word
+            .chars()
+            .filter(|c| c.is_ascii_graphic())
+            .take(40)
+            .collect(),
+        other => format!("{other:?}"),
     }
 }
 

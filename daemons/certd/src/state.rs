@@ -53,6 +53,8 @@ pub(crate) struct Progress {
     pub(crate) announced: String,
     /// When all name servers showed it; 0: not yet.
     pub(crate) announced_seen: u64,
+    /// Looks at DNS since records were missing that the operator is to publish; 0: none are.
+    pub(crate) waits: u32,
     /// Records that were published for challenges and are to be removed: name and text.
     pub(crate) published: Vec<(String, String)>,
 }

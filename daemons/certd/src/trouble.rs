@@ -24,6 +24,9 @@ pub(crate) enum Trouble {
         "TLSA records of the next key are published: the certificate is ordered when they are seen everywhere and have settled"
     )]
     Later(u64),
+    /// Records that the authority will look for are missing: the lines to be published, each with what was seen instead.
+    #[error("DNS does not show yet what the authority will look for: publish {0}")]
+    Unpublished(String),
     /// The configuration, or a file that it names.
     #[error("{0}")]
     Setting(String),

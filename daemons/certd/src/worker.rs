@@ -152,6 +152,7 @@ impl Worker {
     /// Does what is due; when to look again.
     async fn pass(&mut self) -> u64 {
         self.follow_domains().await;
+        self.board.persistent(self.persistent_records());
         if self.targets.is_empty() {
             return now() + plan::LOOK;
         }
@@ -229,6 +230,9 @@ impl Worker {
                 self.board.count(true);
             }
             Err(Trouble::Later(at)) => progress.retry_at = *at,
+            Err(trouble @ Trouble::Unpublished(_)) => {
+                self.unpublished(target, current, &mut progress, trouble);
+            }
             Err(trouble) => {
                 self.failed(target, current, &mut progress, trouble);
                 self.board.count(false);
@@ -237,6 +241,7 @@ impl Worker {
         if let Err(error) = self.state.keep(&target.id, &progress) {
             tracing::error!(id = target.id, %error, "the state directory cannot be written");
         }
+        self.board.persistent(self.persistent_records());
         let issued = done.as_ref().ok().or(current);
         let row = self.board.show(target, issued, &progress);
         done.map(|_| row)
@@ -252,6 +257,7 @@ impl Worker {
         if trouble.ends_order() {
             progress.order = None;
         }
+        progress.waits = 0;
         progress.failures = progress.failures.saturating_add(1);
         progress.trouble = trouble.to_string();
         progress.retry_at =
@@ -260,15 +266,37 @@ impl Worker {
         let (id, failures) = (&target.id, progress.failures);
         let text = "no certificate this time: it is tried again";
         match current {
-            // A tenth of its life is left: somebody must look.
-            Some(current)
-                if current.expires.saturating_sub(now())
-                    < current.expires.saturating_sub(current.begins) / 10 =>
-            {
+            Some(current) if ends_soon(current) => {
                 let left = current.expires.saturating_sub(now());
                 tracing::error!(id, failures, seconds, left, %trouble, "{text}, and the one in use expires soon");
             }
             _ => tracing::warn!(id, failures, seconds, %trouble, "{text}"),
+        }
+    }
+
+    /// The operator is to publish something: DNS is looked at again soon, and the authority is not asked.
+    fn unpublished(
+        &self,
+        target: &Target,
+        current: Option<&IssuedCertificate>,
+        progress: &mut Progress,
+        trouble: &Trouble,
+    ) {
+        let text = trouble.to_string();
+        let known = progress.waits > 0 && progress.trouble == text;
+        progress.failures = 0;
+        progress.waits = progress.waits.saturating_add(1);
+        progress.retry_at =
+            plan::retry_at(now(), progress.waits, &self.config).min(now() + plan::LOOK);
+        progress.trouble = text;
+        let id = &target.id;
+        let text = "no certificate before that is published";
+        if current.is_some_and(ends_soon) {
+            tracing::error!(id, %trouble, "{text}, and the one in use expires soon");
+        } else if known {
+            tracing::debug!(id, %trouble, "{text}");
+        } else {
+            tracing::warn!(id, %trouble, "{text}");
         }
     }
 
@@ -474,6 +502,12 @@ fn told(trouble: Trouble) -> Fault {
         _ => FaultKind::Temporary,
     };
     Fault::new(kind, trouble.to_string())
+}
+
+/// A tenth of its life is left: somebody must look.
+fn ends_soon(current: &IssuedCertificate) -> bool {
+    let life = current.expires.saturating_sub(current.begins);
+    current.expires.saturating_sub(now()) < life / 10
 }
 
 /// A certificate by the hash of its leaf.

@@ -21,6 +21,23 @@ pub struct CertificateStatusReply {
     pub account: String,
     /// One for each certificate of the configuration.
     pub certificates: Vec<OrderedCertificate>,
+    /// The records that DNS-PERSIST-01 needs, as far as they are known.
+    pub persistent: Vec<PersistentRecord>,
+}
+
+/// A record that shows an authority for good that a domain is ours (draft-ietf-acme-dns-persist-01 4.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistentRecord {
+    /// The domain; `_validation-persist.` stands before it.
+    pub domain: String,
+    /// The authority's issuer domain names; the first is to be written.
+    pub issuers: Vec<String>,
+    /// The URIs of our account; the first is to be written.
+    pub accounts: Vec<String>,
+    /// Whether wildcards are among what it is for.
+    pub wildcard: bool,
+    /// Seconds since 1970 after which it is to count no more; 0: it counts always.
+    pub until: u64,
 }
 
 /// How a certificate of the configuration stands.
@@ -30,9 +47,10 @@ pub struct OrderedCertificate {
     pub id: String,
     /// Its names.
     pub names: Vec<String>,
-    /// How control over the names is shown: `http-01`, `tls-alpn-01`, `dns-01`.
+    /// How control over the names is shown: `http-01`, `tls-alpn-01`, `dns-01`, `dns-persist-01`.
     pub challenge: String,
-    /// `unknown` (keyd was not asked yet), `none`, `ordering`, `good`, `due` or `failed`.
+    /// `unknown` (keyd was not asked yet), `none`, `ordering`, `good`, `due`, `failed` or `unpublished` (a record is waited for, which
+    /// `trouble` names).
     pub state: String,
     /// Seconds since 1970 at which the one in use expires; 0 if there is none.
     pub expires: u64,

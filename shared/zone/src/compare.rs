@@ -1,7 +1,7 @@
 //! What is published, beside what is needed.
 
 use crate::config::MtaStsMode;
-use crate::needed::{REPORTS_ELSEWHERE, Site};
+use crate::needed::{PERSISTENT, REPORTS_ELSEWHERE, Site};
 use crate::policy::{self, Likeness};
 use crate::record::{Data, Kind, Record};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +98,7 @@ pub fn compare(site: &Site<'_>, records: &[Record], published: &Published) -> Ve
             None => &[],
         };
         let found = match &record.data {
+            Data::Txt(_) if record.purpose == PERSISTENT => persistent(site, record, answer),
             Data::Txt(text) => texts(site, record, text, answer),
             Data::Cname(target) => alias(record, target, answer, published),
             Data::Srv { .. } => service(record, answer),
@@ -188,6 +189,29 @@ fn texts(site: &Site<'_>, record: &Record, wanted: &str, answer: &[Data]) -> Fin
         Likeness::Same => finding(record, Verdict::Present, &list, ""),
         Likeness::Choice(text) => finding(record, Verdict::Note, &list, &text),
         Likeness::Fault(text) => finding(record, Verdict::Different, &list, &text),
+    }
+}
+
+/// One text of our issuer and account, others of the same name aside.
+fn persistent(site: &Site<'_>, record: &Record, answer: &[Data]) -> Finding {
+    let wanted = site.persistent.iter().find(|one| one.name() == record.name);
+    let Some(wanted) = wanted else {
+        return one_of(record, answer);
+    };
+    let text = |data: &Data| match data {
+        Data::Txt(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let ours: Vec<&Data> = answer
+        .iter()
+        .filter(|data| wanted.is_ours(&text(data)))
+        .collect();
+    let texts: Vec<String> = ours.iter().map(|data| text(data)).collect();
+    match wanted.compare(texts.iter().map(String::as_str), site.now) {
+        _ if ours.is_empty() => finding(record, Verdict::Missing, &[], ""),
+        Likeness::Same => finding(record, Verdict::Present, &ours, ""),
+        Likeness::Choice(text) => finding(record, Verdict::Note, &ours, &text),
+        Likeness::Fault(text) => finding(record, Verdict::Different, &ours, &text),
     }
 }
 

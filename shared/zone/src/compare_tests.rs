@@ -2,12 +2,14 @@
 use super::*;
 use crate::config::Config;
 use crate::needed::{CertificateKey, DkimText, Protocol, Service, needed};
+use crate::persist::Persistent;
 
 struct Example {
     config: Config,
     dkim: Vec<DkimText>,
     keys: Vec<CertificateKey>,
     services: Vec<Service>,
+    persistent: Vec<Persistent>,
 }
 
 impl Example {
@@ -32,6 +34,13 @@ impl Example {
                 protocol: Protocol::Imaps,
                 port: 993,
             }],
+            persistent: vec![Persistent {
+                domain: "mail.example.org".into(),
+                issuers: vec!["ca.example".into()],
+                accounts: vec!["https://ca.example/1".into()],
+                wildcard: true,
+                until: 0,
+            }],
         }
     }
 
@@ -43,6 +52,8 @@ impl Example {
             services: &self.services,
             dkim: &self.dkim,
             certificates: &self.keys,
+            persistent: &self.persistent,
+            now: 0,
         }
     }
 }
@@ -193,4 +204,35 @@ fn both_values_are_shown() {
     assert_eq!(found.verdict, Verdict::Different);
     assert!(found.needed.as_ref().unwrap().contains("quarantine"));
     assert_eq!(found.published, ["\"v=DMARC1; p=none\""]);
+}
+
+#[test]
+fn a_record_for_an_authority_stands_beside_those_of_others() {
+    let example = Example::new();
+    let site = example.site();
+    let records = needed(&site);
+    let name = "_validation-persist.mail.example.org";
+    let judge = |texts: &[&str]| {
+        let mut published = published(&records);
+        let texts = texts.iter().map(|text| Data::Txt((*text).to_owned()));
+        published.insert((name.to_owned(), Kind::Txt), Ok(texts.collect()));
+        let findings = compare(&site, &records, &published);
+        let ours: Vec<Finding> = findings
+            .into_iter()
+            .filter(|one| one.name == name)
+            .collect();
+        assert_eq!(ours.len(), 1);
+        ours.into_iter().next().unwrap()
+    };
+    let own = "CA.example ;accounturi=https://ca.example/1; x=y; policy=Wildcard";
+    let others = ["other.example; accounturi=x", "v=spf1 -all"];
+    let good = judge(&[others[0], own, others[1]]);
+    assert_eq!(good.verdict, Verdict::Present);
+    assert_eq!(good.published.len(), 1);
+    assert_eq!(judge(&others).verdict, Verdict::Missing);
+    let bad = judge(&[others[0], "ca.example; accounturi=https://ca.example/1"]);
+    assert_eq!(bad.verdict, Verdict::Different);
+    assert!(bad.text.contains("policy=wildcard"));
+    let soon = judge(&[&format!("{own}; persistUntil=9")]);
+    assert_eq!(soon.verdict, Verdict::Note);
 }

@@ -1,8 +1,8 @@
 //! Entry points for fuzzers: each takes any octets, and panics only if a promise is broken.
 
 use crate::{
-    CertificateKey, Config, Data, DkimText, MtaStsMode, Published, Site, compare, key_digest,
-    needed, questions, rsa_bits, zone_file,
+    CertificateKey, Config, Data, DkimText, MtaStsMode, Persistent, Published, Site, compare,
+    key_digest, needed, questions, rsa_bits, zone_file,
 };
 
 /// Texts as any name server may answer, one a line, in the place of all records: each record that is needed is judged once, and
@@ -25,6 +25,13 @@ pub fn answers(octets: &[u8]) {
         selector: "a".to_owned(),
         record: format!("v=DKIM1; p={first}"),
     }];
+    let persistent = [Persistent {
+        domain: "example.org".to_owned(),
+        issuers: vec!["ca.example".to_owned()],
+        accounts: vec!["https://ca.example/1".to_owned()],
+        wildcard: true,
+        until: 1,
+    }];
     let site = Site {
         domain: "example.org",
         host: "mail.example.org",
@@ -32,6 +39,8 @@ pub fn answers(octets: &[u8]) {
         services: &[],
         dkim: &dkim,
         certificates: &keys,
+        persistent: &persistent,
+        now: 0,
     };
     let records = needed(&site);
     let printed = zone_file("example.org", &records);

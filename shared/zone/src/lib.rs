@@ -5,7 +5,8 @@
 //! the answers.
 //!
 //! STANDARDS: RFC 1035 (zone files), RFC 7208 (SPF), RFC 6376 and RFC 8463 (DKIM), RFC 7489 (DMARC), RFC 8461 (MTA-STS),
-//! RFC 8460 (TLS-RPT), RFC 7672 (TLSA), RFC 6186, RFC 8314, RFC 8620, RFC 6764 and RFC 5804 (SRV), RFC 8659 and RFC 8657 (CAA).
+//! RFC 8460 (TLS-RPT), RFC 7672 (TLSA), RFC 6186, RFC 8314, RFC 8620, RFC 6764 and RFC 5804 (SRV), RFC 8659 and RFC 8657 (CAA),
+//! draft-ietf-acme-dns-persist-01 (for authorities).
 #![forbid(unsafe_code)]
 
 mod compare;
@@ -13,6 +14,7 @@ mod config;
 pub mod fuzz;
 mod mta_sts;
 mod needed;
+mod persist;
 mod policy;
 mod record;
 mod tlsa;
@@ -21,5 +23,6 @@ pub use compare::{Finding, Published, Verdict, compare, questions};
 pub use config::{Config, DomainConfig, MtaStsMode};
 pub use mta_sts::{policy as mta_sts_policy, policy_id as mta_sts_id};
 pub use needed::{CertificateKey, DkimText, Protocol, Service, Site, needed};
+pub use persist::Persistent;
 pub use record::{Data, Kind, Record, caa_value, zone_file};
 pub use tlsa::{key_digest, rsa_bits};

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, MtaStsMode};
 use crate::mta_sts;
+use crate::persist::Persistent;
 use crate::policy;
 use crate::record::{Data, Record, caa_value, is_in};
 use std::net::IpAddr;
@@ -136,10 +137,17 @@ pub struct Site<'a> {
     pub dkim: &'a [DkimText],
     /// The certificates that are served, the default first.
     pub certificates: &'a [CertificateKey],
+    /// The records by which an authority sees that names are ours, of this domain and of others.
+    pub persistent: &'a [Persistent],
+    /// Seconds since 1970.
+    pub now: u64,
 }
 
 /// What a record is for that allows reports to go to another domain.
 pub(crate) const REPORTS_ELSEWHERE: &str = "DMARC reports elsewhere";
+
+/// What a record is for by which an authority sees that a name is ours.
+pub(crate) const PERSISTENT: &str = "DNS-PERSIST-01";
 
 /// The records that a domain needs, grouped by what they are for.
 #[must_use]
@@ -233,6 +241,11 @@ pub fn needed(site: &Site<'_>) -> Vec<Record> {
             value: caa_value("issue", issuer),
         };
         list.add(domain, data, "certificate authorities");
+    }
+    for persistent in site.persistent {
+        if is_in(&persistent.domain, domain) || persistent.domain == site.host {
+            list.text(&persistent.name(), persistent.text(), PERSISTENT);
+        }
     }
     list.records
 }

@@ -10,6 +10,8 @@ fn site<'a>(config: &'a Config, services: &'a [Service], keys: &'a [CertificateK
         services,
         dkim: &[],
         certificates: keys,
+        persistent: &[],
+        now: 0,
     }
 }
 

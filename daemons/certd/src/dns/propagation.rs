@@ -32,24 +32,14 @@ impl Watcher {
     /// One does not within `certd.dns.propagation_timeout`.
     pub(crate) async fn until_text(&self, name: &str, text: &str) -> Result<(), DnsError> {
         let zone = self.config.zone_of(name)?;
-        let pause = Duration::from_millis(self.config.propagation_pause_ms);
-        let limit = Duration::from_secs(self.config.propagation_timeout);
-        let deadline = Instant::now() + limit;
+        let patience = Patience::new(&self.config);
         loop {
             let why = match self.unseen(&zone, name, text).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(server)) => format!("{server} does not"),
                 Err(error) => error,
             };
-            if Instant::now() + pause > deadline {
-                return Err(DnsError::Unseen {
-                    name: name.to_owned(),
-                    seconds: self.config.propagation_timeout,
-                    why,
-                });
-            }
-            tracing::debug!(name, why, "the record is not published everywhere yet");
-            tokio::time::sleep(pause).await;
+            patience.wait(name, why).await?;
         }
     }
 
@@ -81,6 +71,68 @@ impl Watcher {
             tracing::debug!(name, why, "not all name servers answer");
         }
         Ok(unseen == Ok(None))
+    }
+
+    /// Whether the texts that each server shows at a name do now; what is wrong with the first that do not. The name may be in no zone
+    /// of ours.
+    pub(crate) async fn judge(
+        &self,
+        name: &str,
+        judge: &impl Fn(&[String]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        for server in self.servers_for(name).await? {
+            let told = |why: String| format!("{server}: {why}");
+            let resolver = direct(&[server], false)?;
+            let texts: Vec<String> = match resolver.lookup(dns::fqdn(name), RecordType::TXT).await {
+                Ok(answer) => answer
+                    .answers()
+                    .iter()
+                    .filter_map(|record| match &record.data {
+                        RData::TXT(text) => Some(text.txt_data.concat()),
+                        _ => None,
+                    })
+                    .map(|text| String::from_utf8_lossy(&text).into_owned())
+                    .collect(),
+                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Vec::new(),
+                Err(error) => return Err(told(error.to_string())),
+            };
+            judge(&texts).map_err(told)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for that.
+    ///
+    /// # Errors
+    /// One server's do not within `certd.dns.propagation_timeout`.
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        judge: &impl Fn(&[String]) -> Result<(), String>,
+    ) -> Result<(), DnsError> {
+        let patience = Patience::new(&self.config);
+        while let Err(why) = self.judge(name, judge).await {
+            patience.wait(name, why).await?;
+        }
+        Ok(())
+    }
+
+    /// The authoritative servers for a name: of our zone that it is in, or of the closest above it that has name servers.
+    async fn servers_for(&self, name: &str) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(zone) = self.config.zone_of(name) {
+            return self.servers(&zone).await;
+        }
+        let mut rest = name;
+        let mut first = None;
+        // A zone of one label is a registry's.
+        while let Some((_, zone)) = rest.split_once('.').filter(|(_, zone)| zone.contains('.')) {
+            match self.servers(zone).await {
+                Ok(servers) => return Ok(servers),
+                Err(error) => first = first.or(Some(error)),
+            }
+            rest = zone;
+        }
+        Err(first.unwrap_or_else(|| format!("{name} is in no zone")))
     }
 
     /// The first server that does not show the text.
@@ -143,6 +195,37 @@ impl Watcher {
             return Err(format!("{zone} names no name servers"));
         }
         Ok(servers)
+    }
+}
+
+/// How long and how often is looked.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+    seconds: u64,
+}
+
+impl Patience {
+    fn new(config: &DnsConfig) -> Self {
+        Self {
+            deadline: Instant::now() + Duration::from_secs(config.propagation_timeout),
+            pause: Duration::from_millis(config.propagation_pause_ms),
+            seconds: config.propagation_timeout,
+        }
+    }
+
+    /// A pause, if there is time for another look.
+    async fn wait(&self, name: &str, why: String) -> Result<(), DnsError> {
+        if Instant::now() + self.pause > self.deadline {
+            return Err(DnsError::Unseen {
+                name: name.to_owned(),
+                seconds: self.seconds,
+                why,
+            });
+        }
+        tracing::debug!(name, why, "the record is not published everywhere yet");
+        tokio::time::sleep(self.pause).await;
+        Ok(())
     }
 }
 

@@ -118,12 +118,11 @@ async fn order(suite: &Suite, name: Option<String>, renew: bool) -> Result<(), F
 fn row(one: &OrderedCertificate) -> Value {
     let at = |seconds: u64| (seconds > 0).then(|| time::utc(seconds));
     let trouble = (!one.trouble.is_empty()).then(|| {
-        format!(
-            "{} (attempt {}, next {})",
-            one.trouble,
-            one.failures,
-            time::utc(one.retry_at)
-        )
+        let next = time::utc(one.retry_at);
+        match one.state.as_str() {
+            "unpublished" => format!("{} (looked at again {next})", one.trouble),
+            _ => format!("{} (attempt {}, next {next})", one.trouble, one.failures),
+        }
     });
     json!({
         "id": one.id,
@@ -167,6 +166,13 @@ pub(crate) async fn check(findings: &mut Findings, suite: &Suite) {
                 one.trouble
             );
             // With a good one in use there is time to look.
+            if one.expires > time::now() {
+                findings.warn("certificates", text);
+            } else {
+                findings.error("certificates", text);
+            }
+        } else if one.state == "unpublished" {
+            let text = format!("{names}: {}", one.trouble);
             if one.expires > time::now() {
                 findings.warn("certificates", text);
             } else {

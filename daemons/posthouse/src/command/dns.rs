@@ -3,17 +3,20 @@
 use crate::cli::Dns;
 use crate::connect::{Place, Suite};
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, time};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use ipc::api::certd::{CertificateStatus, PersistentRecord};
 use ipc::api::keyd::{DkimKeys, ListCertificates};
 use runtime::Document;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use types::ReportAddresses;
-use types::Role::Keyd;
-use zone::{CertificateKey, Data, DkimText, Finding, Kind, Published, Record, Service, Site};
+use types::Role::{Certd, Keyd};
+use zone::{
+    CertificateKey, Data, DkimText, Finding, Kind, Persistent, Published, Record, Service, Site,
+};
 
 /// How long a name server has for an answer; each question is asked twice.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -55,6 +58,7 @@ pub(crate) struct Known {
     services: Vec<Service>,
     dkim: Vec<DkimText>,
     certificates: Vec<CertificateKey>,
+    persistent: Vec<Persistent>,
 }
 
 impl Known {
@@ -80,6 +84,11 @@ impl Known {
         };
         let keys = suite.call(Keyd, &request).await?;
         let certificates = suite.call(Keyd, &ListCertificates).await?;
+        // certd knows them, and does not run where it has nothing to do.
+        let persistent = match suite.daemons.contains(&Certd) {
+            true => suite.call(Certd, &CertificateStatus).await?.persistent,
+            false => Vec::new(),
+        };
         Ok(Self {
             host: suite.hostname.to_ascii_lowercase(),
             config: config.of(&domain).with_reports(&domain, taken),
@@ -100,6 +109,7 @@ impl Known {
                     })
                 })
                 .collect(),
+            persistent: persistent.into_iter().map(needed).collect(),
             domain,
         })
     }
@@ -122,6 +132,8 @@ impl Known {
             services: &self.services,
             dkim: &self.dkim,
             certificates: &self.certificates,
+            persistent: &self.persistent,
+            now: time::now(),
         }
     }
 
@@ -137,6 +149,16 @@ impl Known {
             published.extend(some.iter().cloned().zip(answers));
         }
         zone::compare(&site, &records, &published)
+    }
+}
+
+fn needed(record: PersistentRecord) -> Persistent {
+    Persistent {
+        domain: record.domain,
+        issuers: record.issuers,
+        accounts: record.accounts,
+        wildcard: record.wildcard,
+        until: record.until,
     }
 }
 
