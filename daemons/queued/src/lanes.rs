@@ -477,6 +477,7 @@ mod tests {
             body_len: 0,
             spooled: false,
             listener: String::new(),
+            held: None,
         };
         Job {
             message: Arc::new(Message::new(QueueId(id), head, Home::Table(0), None)),

@@ -357,6 +357,7 @@ fn answer(
         body_len: content.len() as u64,
         spooled: false,
         listener: String::new(),
+        held: None,
     };
     Ok(Some(Fresh {
         id,
@@ -470,6 +471,7 @@ async fn redirect(
             .map_or(message.head.body_len, |changed| changed.len() as u64),
         spooled,
         listener: message.head.listener.clone(),
+        held: None,
     };
     let body = match changed {
         Some(changed) => changed.0,

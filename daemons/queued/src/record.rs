@@ -1,10 +1,10 @@
 //! What the journal and the queue table keep of a message. Versioned: a version is never changed once it was released.
 
 use serde::{Deserialize, Serialize};
-use types::{Address, BodyType, Envelope, Recipient, Ret, Terms, TraceId};
+use types::{Address, BodyType, Envelope, Held, Recipient, Ret, Terms, TraceId};
 
-/// The version that is written. 2 added the envelope's terms and the listener; 1 is still read.
-pub(crate) const VERSION: u8 = 2;
+/// The version that is written. 2 added the envelope's terms and the listener, 3 who has it held; those before it are still read.
+pub(crate) const VERSION: u8 = 3;
 
 /// All that is known of a message besides its octets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub(crate) struct Head {
     pub(crate) spooled: bool,
     /// The listener that took it; empty if the queue made it itself.
     pub(crate) listener: String,
+    /// Who wants it held until an operator releases it.
+    pub(crate) held: Option<Held>,
 }
 
 /// Version 1 of [`Head`], as it was released.
@@ -82,6 +84,7 @@ impl From<HeadOne> for Head {
             body_len: one.body_len,
             spooled: one.spooled,
             listener,
+            held: None,
         }
     }
 }
@@ -150,6 +153,8 @@ impl Head {
     fn read(version: u8, octets: &[u8]) -> Result<Self, RecordError> {
         match version {
             1 => postcard::from_bytes::<HeadOne>(octets).map(Self::from),
+            // It ends before `held`, of which nothing is written as 0.
+            2 => postcard::from_bytes(&[octets, &[0]].concat()),
             VERSION => postcard::from_bytes(octets),
             other => return Err(RecordError::Version(other)),
         }
@@ -170,7 +175,7 @@ impl Note {
 
     /// Reads a journal record's payload.
     pub(crate) fn of_record(version: u8, payload: &[u8]) -> Result<Self, RecordError> {
-        // Version 2 is the same.
+        // It is the same in all of them.
         if !(1..=VERSION).contains(&version) {
             return Err(RecordError::Version(version));
         }
@@ -229,6 +234,7 @@ mod tests {
             body_len: 4,
             spooled: false,
             listener: "mx".to_owned(),
+            held: None,
         }
     }
 
@@ -299,9 +305,9 @@ mod tests {
         }
     }
 
-    /// What version 2 looks like on the disk: this must never change once it is released.
+    /// What versions 2 and 3 look like on the disk: this must never change once it is released.
     #[test]
-    fn version_two_is_frozen() {
+    fn versions_two_and_three_are_frozen() {
         let mut head = head();
         head.envelope.terms = Terms {
             release: Some(Release {
@@ -320,16 +326,18 @@ mod tests {
              78616d706c652e6f7267000101780100000101620b6578616d706c652e6e6574\
              0000010100000190c0a7da0601901c01fc01a0dca7da060101030400026d78",
         );
-        assert_eq!(
-            head.to_column()
-                .iter()
-                .map(|octet| format!("{octet:02x}"))
-                .collect::<String>(),
-            frozen
-                .iter()
-                .map(|octet| format!("{octet:02x}"))
-                .collect::<String>(),
-        );
         assert_eq!(Head::of_column(&frozen).unwrap(), head);
+        for cut in 1..frozen.len() {
+            assert!(Head::of_column(frozen.get(..cut).unwrap()).is_err());
+        }
+        let mut three = frozen;
+        *three.first_mut().unwrap() = 3;
+        three.extend_from_slice(&octets("01 0372766d 04 7370616d"));
+        head.held = Some(Held::new("rvm", "spam"));
+        let hex = |octets: &[u8]| -> String {
+            octets.iter().map(|octet| format!("{octet:02x}")).collect()
+        };
+        assert_eq!(hex(&head.to_column()), hex(&three));
+        assert_eq!(Head::of_column(&three).unwrap(), head);
     }
 }

@@ -83,7 +83,7 @@ impl Core {
                     self.rules.destination(head, domain)
                 },
                 route: None,
-                held: false,
+                held: head.held.is_some(),
                 due: now.max(times.not_before),
                 attention: times.attention,
                 expires: times.expires,

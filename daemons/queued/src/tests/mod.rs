@@ -8,6 +8,7 @@
 
 mod deferred;
 mod flow;
+mod held;
 mod operator;
 mod policies;
 mod tables;
@@ -287,6 +288,7 @@ pub(super) fn mail(core: &Core, from: &str, to: &[&str], right: Right) -> Commit
         },
         prefix: b"Received: by the test\r\n".to_vec().into(),
         body: Body::Inline(b"Subject: Hello\r\n\r\nText.\r\n".to_vec().into()),
+        held: None,
     }
 }
 

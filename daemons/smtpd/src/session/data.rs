@@ -462,6 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             envelope: transaction.take_envelope(),
             prefix,
             body,
+            held: None,
         };
         let began = Instant::now();
         let committed = self.service.backend.commit(commit).await;
