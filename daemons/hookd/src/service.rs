@@ -311,6 +311,7 @@ fn outcome(
         body_at: letter.body_at,
         body,
         quarantine: letter.quarantine,
+        held: letter.held,
     })
 }
 

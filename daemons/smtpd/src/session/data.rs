@@ -459,10 +459,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 listener: self.door.name.clone(),
                 client: self.client(),
             },
+            held: transaction.held.take(),
             envelope: transaction.take_envelope(),
             prefix,
             body,
-            held: None,
         };
         let began = Instant::now();
         let committed = self.service.backend.commit(commit).await;

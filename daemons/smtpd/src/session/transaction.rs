@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use smtp::{Mail, Rcpt};
-use types::{Address, BodyType, Envelope, Recipient, Ret, Route, Suspicion, Terms, TraceId};
+use types::{Address, BodyType, Envelope, Held, Recipient, Ret, Route, Suspicion, Terms, TraceId};
 
 /// What MAIL and RCPT said, and the message as far as it came.
 pub(crate) struct Transaction {
@@ -32,6 +32,8 @@ pub(crate) struct Transaction {
     pub(crate) spoiled: bool,
     /// What lists in DNS make of it.
     pub(crate) suspicion: Option<Suspicion>,
+    /// The filter that wants it held in the queue, and why.
+    pub(crate) held: Option<Held>,
 }
 
 impl Transaction {
@@ -56,6 +58,7 @@ impl Transaction {
             arrival: None,
             spoiled: false,
             suspicion: None,
+            held: None,
         }
     }
 
