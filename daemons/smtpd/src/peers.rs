@@ -5,7 +5,7 @@ use crate::checks::Evidence;
 use crate::dnslist::{DnsLists, Standing, Stranger};
 use crate::limitd::Limitd;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
-use ipc::api::limitd::{Weigh, Weighed};
+use ipc::api::limitd::{Identity, Weigh, Weighed};
 use ipc::api::queued::{
     CloseSpool, Commit, OpenSpool, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
 };
@@ -166,6 +166,14 @@ impl Backend for Peers {
             Some(judge) => judge.judge(client, &evidence.header, evidence.hashes).await,
             None => mailauth::Report::default(),
         }
+    }
+
+    async fn identify(&self, client: &mailauth::Client<'_>) -> Identity {
+        let Some(judge) = &self.judge else {
+            return Identity::default();
+        };
+        let (name, spf) = judge.identify(client).await;
+        Identity { name, spf }
     }
 
     async fn standing(&self, of: Stranger, only_client: bool) -> Standing {

@@ -251,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         let text = format!("{address}: no such address here");
         self.reply(550, Some(Enhanced(5, 1, 1)), &text);
-        self.weigh_unknown(trace, address).await?;
+        self.weigh_unknown(address).await?;
         let crowded = limits.unknown_per_address > 0 && of_address >= limits.unknown_per_address;
         if self.counters.unknown >= limits.unknown_per_session.max(1) || crowded {
             return self.abuse(Enhanced(4, 7, 0), "Too many unknown recipients");

@@ -13,7 +13,7 @@ use crate::checks::Evidence;
 use crate::config::Config;
 use crate::dnslist::Stranger;
 use ipc::api::authd::{AuthContinue, AuthFailure, AuthReply, AuthStart, Resolution, Target};
-use ipc::api::limitd::{Stage, Weigh, Weighed};
+use ipc::api::limitd::{Identity, Stage, Weigh, Weighed};
 use ipc::api::queued::{Commit, Right, SpoolSlot};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
@@ -43,6 +43,8 @@ struct Memory {
     given_back: Mutex<Vec<Weigh>>,
     /// What lists in DNS say.
     standing: Mutex<Standing>,
+    /// Who was looked for in DNS.
+    identified: Mutex<Vec<String>>,
 }
 
 fn stage(weigh: &Weigh) -> &'static str {
@@ -143,6 +145,15 @@ impl Backend for Arc<Memory> {
         self.report.lock().unwrap().clone()
     }
 
+    async fn identify(&self, client: &mailauth::Client<'_>) -> Identity {
+        let of = format!("{} {} {:?}", client.address, client.helo, client.sender);
+        self.identified.lock().unwrap().push(of);
+        Identity {
+            name: None,
+            spf: client.sender.map(|sender| sender.domain().to_owned()),
+        }
+    }
+
     async fn standing(&self, of: Stranger, _: bool) -> Standing {
         let mut standing = self.standing.lock().unwrap().clone();
         standing.of = of;
@@ -156,9 +167,18 @@ impl Backend for Arc<Memory> {
             Some(Some(status)) => Some(status.clone()),
             None => None,
         };
+        let rule = match &status {
+            Some(status) if status.text == "Grey" => "greylist",
+            _ => "rule",
+        };
+        let unidentified = rule == "greylist" && weigh.facts.identity.is_none();
+        let passed = (weigh.facts.identity.as_ref()).is_some_and(|identity| {
+            rule == "greylist" && identity.spf.as_deref() == Some("passes.example")
+        });
         Ok(Weighed {
-            status,
-            rule: "rule".to_owned(),
+            status: status.filter(|_| !passed),
+            rule: rule.to_owned(),
+            unidentified,
         })
     }
 

@@ -1,7 +1,9 @@
 //! A mail transaction: from MAIL to the answer after the message.
 
 use super::arrival::Arrival;
+use ipc::api::limitd::Identity;
 use smtp::{Mail, Rcpt};
+use std::sync::OnceLock;
 use types::{Address, BodyType, Envelope, Held, Recipient, Ret, Route, Suspicion, Terms, TraceId};
 
 /// What MAIL and RCPT said, and the message as far as it came.
@@ -34,6 +36,8 @@ pub(crate) struct Transaction {
     pub(crate) suspicion: Option<Suspicion>,
     /// The filter that wants it held in the queue, and why.
     pub(crate) held: Option<Held>,
+    /// Who the client is in DNS, if somebody wanted to know.
+    pub(crate) identity: OnceLock<Identity>,
 }
 
 impl Transaction {
@@ -59,6 +63,7 @@ impl Transaction {
             spoiled: false,
             suspicion: None,
             held: None,
+            identity: OnceLock::new(),
         }
     }
 
