@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::checks::Evidence;
-use crate::dnslist::{DnsLists, Standing, Stranger};
+use crate::dnslist::{Asking, DnsLists, Standing, Stranger};
 use crate::limitd::Limitd;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
 use ipc::api::limitd::{Identity, Weigh, Weighed};
@@ -176,9 +176,9 @@ impl Backend for Peers {
         Identity { name, spf }
     }
 
-    async fn standing(&self, of: Stranger, only_client: bool) -> Standing {
+    async fn standing(&self, of: Stranger, at: Asking) -> Standing {
         match &self.lists {
-            Some(lists) => lists.standing(of, only_client).await,
+            Some(lists) => lists.standing(of, at).await,
             None => Standing::default(),
         }
     }

@@ -58,7 +58,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
         }
-        if self.weigh_mail(&transaction).await || !self.hooks_mail(&transaction).await? {
+        if self.look_up_mail(&transaction).await
+            || self.weigh_mail(&transaction).await
+            || !self.hooks_mail(&transaction).await?
+        {
             return Ok(());
         }
         match (asked, terms.priority) {

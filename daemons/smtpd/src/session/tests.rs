@@ -11,7 +11,7 @@ mod weighing;
 use super::*;
 use crate::checks::Evidence;
 use crate::config::Config;
-use crate::dnslist::Stranger;
+use crate::dnslist::{Asking, Stranger};
 use ipc::api::authd::{AuthContinue, AuthFailure, AuthReply, AuthStart, Resolution, Target};
 use ipc::api::limitd::{Identity, Stage, Weigh, Weighed};
 use ipc::api::queued::{Commit, Right, SpoolSlot};
@@ -43,7 +43,8 @@ struct Memory {
     given_back: Mutex<Vec<Weigh>>,
     /// What lists in DNS say.
     standing: Mutex<Standing>,
-    /// Who was looked for in DNS.
+    /// When lists were asked, and who was looked for in DNS.
+    looked_up: Mutex<Vec<Asking>>,
     identified: Mutex<Vec<String>>,
 }
 
@@ -154,7 +155,8 @@ impl Backend for Arc<Memory> {
         }
     }
 
-    async fn standing(&self, of: Stranger, _: bool) -> Standing {
+    async fn standing(&self, of: Stranger, at: Asking) -> Standing {
+        self.looked_up.lock().unwrap().push(at);
         let mut standing = self.standing.lock().unwrap().clone();
         standing.of = of;
         standing
