@@ -26,6 +26,7 @@ def suite():
         "sold.example": zone("sold.example", ["* A 192.0.2.80"]),
         "half.example": zone("half.example", [*TEST, *reverse(("6.2.0.192", "127.0.0.2"))]),
         "rhs.example": zone("rhs.example", ["test A 127.0.0.2", "spam.example A 127.0.1.2", "bot.client.example A 127.0.1.2"]),
+        "early.example": zone("early.example", ["test A 127.0.0.2", "worst.example A 127.0.0.2", "bad.example A 127.0.0.2"]),
     }
     knot = Knot(zones)
     suite = Suite(config={
@@ -44,6 +45,7 @@ def suite():
                     {"zone": "half.example", "action": "later"},
                     {"zone": "rhs.example", "ask": "sender", "action": "junk", "weight": 2},
                     {"zone": "rhs.example", "ask": "helo", "action": "later", "weight": 1},
+                    {"zone": "early.example", "ask": "sender", "weight": 2, "stage": "mail", "text": "{name} is not wanted"},
                 ],
             },
         },
@@ -119,6 +121,21 @@ def test_the_sender_s_domain_goes_to_junk(suite):
         assert client.sendmail("a@spam.example", [ALICE], message("<j@spam.example>")) == {}
     raw, = suite.wait_messages(ALICE, 1, mailbox="Junk")
     assert b"X-Posthouse-Suspect: junk; checks=dnslist" in raw
+
+
+def test_a_list_that_is_asked_at_mail(suite):
+    with Proxied(suite, "192.0.2.5") as one:
+        assert one.mail("a@worst.example") == (554, b"5.7.1 worst.example is not wanted")
+        assert one.rcpt(f"postmaster@{HOSTED}")[0] == 503
+        assert one.mail("a@sender.example")[0] == 250
+        assert one.rcpt(ALICE)[0] == 250
+        # Other lists stop nobody before RCPT.
+        one.rset()
+        assert one.mail("a@spam.example")[0] == 250
+    # An allow list goes before it.
+    with Proxied(suite, "192.0.2.4") as one:
+        assert one.mail("a@worst.example")[0] == 250
+        assert one.rcpt(ALICE)[0] == 250
 
 
 def test_check_asks_for_the_test_entries(suite):

@@ -23,10 +23,10 @@ def letter(subject, text="Hello.\r\n", sender="sender@example.net"):
     return message(f"<{time.monotonic_ns()}@example.net>", to=ALICE, sender=sender, subject=subject, text=text)
 
 
-def suite_with(make_suite, listener, filter, **more):
+def suite_with(make_suite, listener, filter, quarantine="junk", **more):
     suite = make_suite(config={
-        "hookd": {"enabled": True, "client_names": False,
-                  "milter": [{"name": "filter", "address": filter.address, "listeners": [listener]}]},
+        "hookd": {"enabled": True, "client_names": False, "milter": [
+            {"name": "filter", "address": filter.address, "listeners": [listener], "quarantine": quarantine}]},
         **more,
     })
     suite.add_domain("example.test")
@@ -108,6 +108,20 @@ def test_clamav_puts_infected_mail_into_junk(make_suite, own):
     with suite.smtp() as client:
         client.sendmail("sender@example.net", [ALICE], raw)
     newest(suite, raw, "Junk")
+
+
+def test_what_clamav_finds_is_held(make_suite, own):
+    suite = suite_with(make_suite, "mx", own(ClamavMilter, own(Clamd), "Quarantine"), "hold")
+    infected, clean = letter("infected", EICAR + "\r\n"), letter("clean")
+    with suite.smtp() as client:
+        for raw in (infected, clean):
+            client.sendmail("sender@example.net", [ALICE], raw)
+    newest(suite, clean)
+    held = wait_for(lambda: suite.queue(), lambda: suite.tail())
+    assert [(entry["state"], entry["held_by"]) for entry in held] == [("held", "filter")]
+    assert "Own.Eicar" in held[0]["held_for"], held[0]["held_for"]
+    suite.run("queue", "release", held[0]["id"])
+    newest(suite, infected)
 
 
 def test_rspamd_refuses_spam_and_marks_what_may_be_spam(make_suite, own):

@@ -81,10 +81,11 @@ if envelope :is "from" "nothing@example.net" { discard; }
     "rcpt": """require ["envelope", "ereject"];
 if allof (envelope :is "to" "bob@example.test", envelope :is "from" "enemy@example.net") { ereject "Not to Bob"; }
 """,
-    "data": """require ["editheader", "fileinto", "copy", "reject", "mailbox", "special-use"];
+    "data": """require ["editheader", "fileinto", "copy", "reject", "mailbox", "special-use", "variables"];
 addheader "X-Script" "was here";
 deleteheader "X-Gone";
 if header :contains "subject" "junk" { fileinto "Junk"; }
+elsif header :matches "subject" "hold *" { fileinto "Hold/${1}"; }
 elsif header :contains "subject" "refuse" { reject "Refused as a whole"; }
 elsif header :contains "subject" "drop" { discard; }
 elsif header :contains "subject" "copy" { redirect :copy "bob@example.test"; }
@@ -331,6 +332,29 @@ def test_scripts_change_messages(suite):
         assert not any(mark in one for one in suite.messages(ALICE))
 
 
+def held(suite, raw, by, reason):
+    """The message is held for that, and arrives when it is released."""
+    entry = wait_for(suite.queue, lambda: suite.tail())[0]
+    assert (entry["state"], entry["held_by"], entry["held_for"]) == ("held", by, reason)
+    suite.run("queue", "release", entry["id"])
+    newest(suite, ALICE, raw)
+    suite.wait_queue_empty()
+
+
+def test_answers_and_scripts_can_hold(suite):
+    suite.plain.answer = only_when("DATA", {"action": "hold", "response": {"message": "look\r\nat it"},
+                                            "modifications": [{"type": "addRecipient", "value": BOB}]})
+    raw = letter("held by a hook")
+    assert deliver(suite, raw)[0] == 250
+    held(suite, raw, "plain", "look  at it")
+    newest(suite, BOB, raw)
+    raw = letter("hold a case for the operator")
+    assert deliver(suite, raw, listener="sieve_mx")[0] == 250
+    held(suite, raw, "at-data", "a case for the operator")
+    tested = suite.json("hook", "test", "--listener", "sieve_mx", "--client", "192.0.2.1", "--recipient", ALICE, stdin=letter("hold x"))
+    assert tested["held"] == "at-data: x" and tested["quarantine"] is None
+
+
 def test_what_the_operator_sees(suite):
     rows = {row["name"]: row for row in suite.json("hook", "list", "--probe")}
     assert rows["plain"]["answers"].startswith("answers 405") and rows["plain"]["kind"] == "http"
@@ -353,6 +377,8 @@ def test_what_the_operator_sees(suite):
     ({"http": [{"name": "x", "url": "ftp://a"}]}, "begins with https"),
     ({"sieve": [{"name": "x"}]}, "needs file and stages"),
     ({"milter": [{"name": "a b", "address": "a:1"}]}, "letters, digits"),
+    ({"milter": [{"name": "a" * 65, "address": "a:1"}]}, "longer than 64"),
+    ({"http": [{"name": "x", "url": "http://a", "quarantine": "drop"}]}, "unknown variant"),
 ])
 def test_configurations_that_make_no_sense(make_suite, section, words):
     suite = make_suite(start=False, config={"hookd": {"enabled": True, **section}})

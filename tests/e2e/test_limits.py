@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from servers import Knot, zone
 from suite import Suite, message, wait_for
 
 HOSTED = "example.test"
@@ -176,7 +177,7 @@ def grey():
         "smtpd": {"trusted_networks": []},
         "limitd": {
             "enabled": True, "write_ms": 100, "ipv4_network": 32,
-            "greylist": {"enabled": True, "delay": 2, "network_after": 2, "except_recipient": [f"postmaster@{HOSTED}", BOB]},
+            "greylist": {"enabled": True, "delay": 2, "network_after": 2, "spf_pass": "none", "except_recipient": [f"postmaster@{HOSTED}", BOB]},
         },
     })
     suite.start()
@@ -246,3 +247,57 @@ def test_the_schema_of_counts_is_shown(suite):
     assert list(rows) == ["store", "directory", "limits"]
     assert rows["limits"]["version"] == rows["limits"]["known"] == 1
     assert rows["limits"]["at_start"] == "as this program needs it"
+
+
+@pytest.fixture(scope="module")
+def known_senders():
+    """Greylisting where DNS knows the senders: large.example sends from several addresses, named.example has a name."""
+    knot = Knot({
+        "large.example": zone("large.example", ['@ TXT "v=spf1 ip4:127.0.0.20/30 -all"']),
+        "named.example": zone("named.example", ["out A 127.0.0.30", "false A 127.0.0.99"]),
+        "127.in-addr.arpa": zone("127.in-addr.arpa", ["30.0.0 PTR out.named.example.", "31.0.0 PTR false.named.example."]),
+    })
+    suite = Suite(config={
+        "smtpd": {"trusted_networks": [], "checks": {"nameservers": [f"127.0.0.1:{knot.port}"]}},
+        "limitd": {
+            "enabled": True, "write_ms": 100, "ipv4_network": 32,
+            "greylist": {"enabled": True, "delay": 2, "network_after": 2, "except_client": [".named.example"]},
+        },
+    })
+    try:
+        suite.start()
+        suite.add_domain(HOSTED)
+        for account in (ALICE, BOB):
+            suite.add_account(account)
+        yield suite
+    finally:
+        suite.remove()
+        knot.remove()
+
+
+def waits(suite, sender, address, to=ALICE):
+    sent = swaks(suite, sender, to, address)
+    assert sent.returncode == 0 or "451 4.7.1 Greylisted" in sent.stdout, sent.stdout
+    return sent.returncode != 0
+
+
+def test_a_domain_comes_again_from_another_address(known_senders):
+    suite = known_senders
+    assert waits(suite, "a@large.example", "127.0.0.20")
+    row, = suite.json("greylist", "list", "a@large.example")["waiting"]
+    assert row["network"] == "large.example"
+    wait_for(lambda: not waits(suite, "a@large.example", "127.0.0.21"), "it is let in", 20, 0.3)
+    # Whom SPF does not know is judged by its address.
+    assert waits(suite, "a@large.example", "127.0.0.24")
+    networks = {row["network"] for row in suite.json("greylist", "list", "a@large.example")["waiting"]}
+    assert networks == {"large.example", "127.0.0.24/32"}
+    # After a second message the domain need not wait, whoever it writes to.
+    assert not waits(suite, "a@large.example", "127.0.0.22")
+    assert not waits(suite, "b@large.example", "127.0.0.23", BOB)
+    assert waits(suite, "b@large.example", "127.0.0.25", BOB)
+
+
+def test_a_client_with_a_name_need_not_wait(known_senders):
+    assert not waits(known_senders, "a@elsewhere.example", "127.0.0.30")
+    # A name that does not lead back is nobody's.
+    assert waits(known_senders, "a@elsewhere.example", "127.0.0.31")

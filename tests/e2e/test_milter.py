@@ -511,3 +511,50 @@ def test_a_milter_is_started_again(suite):
         raw = letter("restarted")
         assert client.sendmail("b@example.net", [ALICE], raw) == {}
         newest(suite, ALICE, raw)
+
+
+@pytest.mark.parametrize("ack", ["journal", "sql"])
+def test_quarantine_is_held_for_the_operator(make_suite, ack):
+    scanner, sink = Milter(), Sink()
+    suite = make_suite(config=config({"name": "scanner", "address": scanner.address, "quarantine": "hold"}) | {
+        "queued": {"ack": ack},
+        "relayd": {"route": [{"match": "*", "host": "127.0.0.1", "port": sink.port, "tls": "none"}]}})
+    try:
+        suite.add_domain("example.test")
+        for name in (ALICE, BOB):
+            suite.add_account(name)
+        scanner.plan({"do": [["addheader", "X-Seen", "1"], ["quarantine", "smells of fish"]]})
+        here, large = letter("here"), letter("large", text="a line of many\r\n" * 20_000)
+        for raw in (here, large):
+            assert deliver(suite, raw, to=(ALICE, BOB))[-1][0] == 250, suite.tail()
+        with suite.submission(ALICE) as client:
+            # Mail to elsewhere has no Junk, and can be held.
+            raw = message("<out@example.test>", to="x@elsewhere.example", sender=ALICE, subject="out")
+            assert client.sendmail(ALICE, ["x@elsewhere.example"], raw) == {}
+        scanner.plan({})
+        fine = letter("fine")
+        assert deliver(suite, fine)[-1][0] == 250
+        newest(suite, ALICE, fine)
+        suite.kill("queued")
+        suite.wait_up()
+        held = wait_for(lambda: len(queue := suite.queue()) == 3 and queue, lambda: suite.tail())
+        for entry in held:
+            assert entry["state"] == "held" and entry["held_by"] == "scanner" and entry["held_for"] == "smells of fish"
+            assert all(one["attempts"] == 0 for one in entry["recipients"])
+        first, second, third = (entry["id"] for entry in held)
+        assert "held by scanner: smells of fish" in suite.run("queue", "list").stdout
+        shown = suite.run("queue", "show", third).stdout
+        assert "scanner" in shown and "smells of fish" in shown and "X-Seen: 1" in shown
+        assert suite.json("queue", "stats")["held"] == 3
+        suite.run("queue", "retry", "--all")
+        suite.run("queue", "release", first, third)
+        for user in (ALICE, BOB):
+            copy = newest(suite, user, here)
+            assert b"X-Seen: 1" in copy and b"X-Posthouse-Suspect" not in copy
+        wait_for(lambda: len(sink.mails) == 1, lambda: suite.tail())
+        suite.run("queue", "remove", second)
+        suite.wait_queue_empty()
+        mark = re.search(rb"Message-ID: (\S+)", large).group(1)
+        assert not any(mark in one for one in suite.messages(ALICE)) and len(sink.mails) == 1
+    finally:
+        scanner.stop()

@@ -49,6 +49,17 @@ pub enum Clients {
     Authenticated,
 }
 
+/// What comes of mail that a filter wants in quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quarantine {
+    /// It is filed in Junk; mail to other hosts is refused.
+    #[default]
+    Junk,
+    /// It is held in the queue until an operator releases or removes it.
+    Hold,
+}
+
 /// A filter that speaks the milter protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -79,6 +90,8 @@ pub struct MilterConfig {
     pub away: Away,
     /// Recipients that it adds may be on other hosts, if the client may send there.
     pub may_relay: bool,
+    /// What comes of mail that it wants in quarantine: `junk` (default), or `hold` (it stays in the queue until an operator releases it).
+    pub quarantine: Quarantine,
 }
 
 impl Default for MilterConfig {
@@ -97,6 +110,7 @@ impl Default for MilterConfig {
             max_response_bytes: 16_777_216,
             away: Away::Later,
             may_relay: false,
+            quarantine: Quarantine::Junk,
         }
     }
 }
@@ -135,6 +149,8 @@ pub struct HttpConfig {
     pub away: Away,
     /// Recipients that it adds may be on other hosts, if the client may send there.
     pub may_relay: bool,
+    /// What comes of mail that it wants in quarantine: `junk` (default), or `hold` (it stays in the queue until an operator releases it).
+    pub quarantine: Quarantine,
 }
 
 impl Default for HttpConfig {
@@ -155,6 +171,7 @@ impl Default for HttpConfig {
             max_response_bytes: 16_777_216,
             away: Away::Later,
             may_relay: false,
+            quarantine: Quarantine::Junk,
         }
     }
 }
@@ -183,6 +200,8 @@ pub struct SieveConfig {
     pub away: Away,
     /// Recipients that it adds may be on other hosts, if the client may send there.
     pub may_relay: bool,
+    /// What comes of mail that it wants in quarantine: `junk` (default), or `hold` (it stays in the queue until an operator releases it).
+    pub quarantine: Quarantine,
 }
 
 impl Default for SieveConfig {
@@ -198,6 +217,7 @@ impl Default for SieveConfig {
             max_message_bytes: 10_485_760,
             away: Away::Accept,
             may_relay: false,
+            quarantine: Quarantine::Junk,
         }
     }
 }
@@ -267,6 +287,12 @@ impl Config {
             }
             if names.contains(&name.as_str()) {
                 return Some(format!("hookd: there are two filters named {name:?}"));
+            }
+            if name.len() > types::Held::BY_MAX {
+                let most = types::Held::BY_MAX;
+                return Some(format!(
+                    "hookd.{kind}: the name {name:?} is longer than {most}"
+                ));
             }
             names.push(name);
         }

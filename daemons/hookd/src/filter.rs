@@ -1,6 +1,6 @@
 //! What all filters have in common: whom they see, and what is done when they are away.
 
-use crate::config::{Clients, Config, HttpConfig, MilterConfig, SieveConfig, Stage};
+use crate::config::{Clients, Config, HttpConfig, MilterConfig, Quarantine, SieveConfig, Stage};
 use crate::letter::Author;
 use crate::{http, milter, script};
 use ipc::api::hookd::{Away, HookAddress, HookClient, HookFacts, HookRow, Refusal};
@@ -14,6 +14,7 @@ pub(crate) struct Filter {
     pub(crate) name: String,
     pub(crate) away: Away,
     pub(crate) may_relay: bool,
+    pub(crate) quarantine: Quarantine,
     pub(crate) kind: Kind,
     listeners: Vec<String>,
     clients: Clients,
@@ -157,6 +158,7 @@ impl Filter {
             name: one.name.clone(),
             away: one.away,
             may_relay: one.may_relay,
+            quarantine: one.quarantine,
             kind: Kind::Milter(Arc::new(one.clone())),
             listeners: one.listeners.clone(),
             clients: one.clients,
@@ -174,6 +176,7 @@ impl Filter {
             name: one.name.clone(),
             away: one.away,
             may_relay: one.may_relay,
+            quarantine: one.quarantine,
             kind: Kind::Http(Box::new(hook)),
             listeners: one.listeners.clone(),
             clients: one.clients,
@@ -191,6 +194,7 @@ impl Filter {
             name: one.name.clone(),
             away: one.away,
             may_relay: one.may_relay,
+            quarantine: one.quarantine,
             kind: Kind::Sieve(Box::new(script)),
             listeners: one.listeners.clone(),
             clients: one.clients,
@@ -233,6 +237,7 @@ impl Filter {
         Author {
             filter: &self.name,
             may_relay: self.may_relay,
+            quarantine: self.quarantine,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A filter that is asked over HTTP: a POST of JSON, and JSON for an answer. docs/hooks.md has the form.
 
-use crate::config::{HttpConfig, Stage};
+use crate::config::{HttpConfig, Quarantine, Stage};
 use crate::filter::{Answer, Trouble, View, Word};
 use crate::letter::{Author, Change, Letter};
 use base64::Engine as _;
@@ -50,7 +50,22 @@ enum Action {
     Accept,
     Discard,
     Reject,
+    /// As the filter's setting says.
     Quarantine,
+    Junk,
+    Hold,
+}
+
+impl Action {
+    /// Where it is kept apart, if the answer says so.
+    fn quarantine(self) -> Option<Option<Quarantine>> {
+        match self {
+            Self::Quarantine => Some(None),
+            Self::Junk => Some(Some(Quarantine::Junk)),
+            Self::Hold => Some(Some(Quarantine::Hold)),
+            Self::Accept | Self::Discard | Self::Reject => None,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -265,9 +280,9 @@ pub(crate) fn heed(
     for change in changes? {
         letter.apply(change, by);
     }
-    if reply.action == Action::Quarantine {
+    if let Some(place) = reply.action.quarantine() {
         let reason = reply.response.and_then(|response| response.message);
-        letter.apply(Change::Quarantine(reason.unwrap_or_default()), by);
+        letter.apply(Change::Quarantine(reason.unwrap_or_default(), place), by);
     }
     Ok(Word::Go)
 }
@@ -377,8 +392,10 @@ fn word(reply: &Reply, view: &View<'_>) -> Result<Word, Trouble> {
     let response = reply.response.as_ref();
     match reply.action {
         // Before there is a message, there is nothing to keep apart.
-        Action::Quarantine if view.mail.is_none() => Err(Trouble::new("it quarantines nothing")),
-        Action::Accept | Action::Quarantine => Ok(Word::Go),
+        action if action.quarantine().is_some() && view.mail.is_none() => {
+            Err(Trouble::new("it quarantines nothing"))
+        }
+        Action::Accept | Action::Quarantine | Action::Junk | Action::Hold => Ok(Word::Go),
         Action::Discard => Ok(Word::Discard),
         Action::Reject => {
             let status = response.and_then(|response| response.status).unwrap_or(550);
@@ -483,6 +500,15 @@ mod tests {
                 Change::Text(b"hi".to_vec()),
             ]
         );
+        for (action, place) in [
+            ("accept", None),
+            ("quarantine", Some(None)),
+            ("junk", Some(Some(Quarantine::Junk))),
+            ("hold", Some(Some(Quarantine::Hold))),
+        ] {
+            let reply: Reply = serde_json::from_value(json!({ "action": action })).unwrap();
+            assert_eq!(reply.action.quarantine(), place, "{action}");
+        }
         for wrong in [
             "{}",
             r#"{"action": "perhaps"}"#,

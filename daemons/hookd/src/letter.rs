@@ -1,11 +1,13 @@
 //! A message as filters see and change it: each sees what those before it have done.
 
+use crate::config::Quarantine;
 use ipc::api::hookd::{AddedRecipient, HookAddress};
 use message::Fields;
 use runtime::Source;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use types::Held;
 
 /// Octets of a header that are looked at.
 const HEADER_MAX: usize = 1 << 20;
@@ -130,8 +132,10 @@ pub(crate) struct Letter {
     pub(crate) removed: Vec<String>,
     /// New ones.
     pub(crate) added: Vec<AddedRecipient>,
-    /// The filter that wants it apart, and why.
+    /// The first filter that wants it in Junk, and why.
     pub(crate) quarantine: Option<(String, String)>,
+    /// The first filter that wants it held, and why.
+    pub(crate) held: Option<Held>,
 }
 
 /// What filters want changed, in the order in which it is done.
@@ -146,7 +150,8 @@ pub(crate) enum Change {
     DeleteRecipient(String),
     Text(Vec<u8>),
     Header(Vec<u8>),
-    Quarantine(String),
+    /// The reason, and where it is kept, if the filter's setting does not say that.
+    Quarantine(String, Option<Quarantine>),
 }
 
 /// Who wants it.
@@ -156,6 +161,8 @@ pub(crate) struct Author<'a> {
     pub(crate) filter: &'a str,
     /// As its setting says.
     pub(crate) may_relay: bool,
+    /// As its setting says.
+    pub(crate) quarantine: Quarantine,
 }
 
 impl Letter {
@@ -205,6 +212,7 @@ impl Letter {
             removed: Vec::new(),
             added: Vec::new(),
             quarantine: None,
+            held: None,
         }
     }
 
@@ -261,10 +269,16 @@ impl Letter {
                 self.new_text = true;
             }
             Change::Header(octets) => self.new_header(&octets),
-            Change::Quarantine(reason) => {
-                self.quarantine
-                    .get_or_insert_with(|| (by.filter.to_owned(), reason));
-            }
+            Change::Quarantine(reason, place) => match place.unwrap_or(by.quarantine) {
+                Quarantine::Junk => {
+                    self.quarantine
+                        .get_or_insert_with(|| (by.filter.to_owned(), reason));
+                }
+                Quarantine::Hold => {
+                    self.held
+                        .get_or_insert_with(|| Held::new(by.filter, &reason));
+                }
+            },
         }
     }
 
@@ -440,6 +454,7 @@ mod tests {
     const BY: Author<'static> = Author {
         filter: "f",
         may_relay: false,
+        quarantine: Quarantine::Junk,
     };
 
     fn letter() -> Letter {
@@ -519,6 +534,30 @@ mod tests {
         one.apply(Change::Replace(9, b"x-a".to_vec(), Vec::new()), BY);
         one.apply(Change::Replace(1, b"X-B".to_vec(), b"added".to_vec()), BY);
         assert!(header(&one).ends_with("X-A: new\r\nX-B: added\r\n"));
+    }
+
+    #[test]
+    fn the_first_in_each_place_counts() {
+        let holding = Author {
+            filter: "h",
+            quarantine: Quarantine::Hold,
+            ..BY
+        };
+        let mut one = letter();
+        for (reason, place, by) in [
+            ("a", None, BY),
+            ("b", Some(Quarantine::Hold), BY),
+            ("c", None, holding),
+            ("d", Some(Quarantine::Junk), holding),
+        ] {
+            one.apply(Change::Quarantine(reason.to_owned(), place), by);
+        }
+        assert_eq!(one.quarantine, Some(("f".to_owned(), "a".to_owned())));
+        assert_eq!(one.held, Some(Held::new("f", "b")));
+        let mut other = letter();
+        other.apply(Change::Quarantine("e\r\nf".repeat(200), None), holding);
+        let held = other.held.unwrap();
+        assert!(other.quarantine.is_none() && held.fits() && held.reason.starts_with("e  fe"));
     }
 
     #[test]

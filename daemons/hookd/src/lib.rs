@@ -34,7 +34,7 @@ mod script;
 mod service;
 mod session;
 
-pub use config::{Clients, Config, HttpConfig, MilterConfig, SieveConfig, Stage};
+pub use config::{Clients, Config, HttpConfig, MilterConfig, Quarantine, SieveConfig, Stage};
 
 use runtime::{Failure, Needs, Setting, Start};
 use serde::Deserialize;

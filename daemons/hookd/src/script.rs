@@ -1,6 +1,6 @@
 //! A Sieve script of the administrator.
 
-use crate::config::{SieveConfig, Stage};
+use crate::config::{Quarantine, SieveConfig, Stage};
 use crate::filter::{Answer, Trouble, View, Word};
 use crate::letter::{Author, Change, Letter};
 use sieve::engine::{Envelope, Event, Input, Recipient, Runtime, Script as Name};
@@ -11,6 +11,8 @@ use types::Enhanced;
 
 /// RFC 6154 2
 const JUNK: [&str; 2] = ["Junk", "\\Junk"];
+/// No mailbox, but the queue.
+const HOLD: &str = "Hold";
 
 /// A script that compiled.
 pub(crate) struct Script {
@@ -225,6 +227,17 @@ fn environment(stage: Stage, view: &View<'_>) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Why it is held, if that is what it is filed for: `Hold`, or `Hold/the reason`.
+fn held(folder: &str) -> Option<String> {
+    let rest = folder.get(HOLD.len()..)?;
+    let named = folder.get(..HOLD.len())?.eq_ignore_ascii_case(HOLD);
+    match rest.strip_prefix('/') {
+        Some(reason) if named => Some(reason.to_owned()),
+        None if named && rest.is_empty() => Some(format!("fileinto {folder:?}")),
+        _ => None,
+    }
+}
+
 impl Run {
     fn event(&mut self, event: Event) -> Input {
         match event {
@@ -245,7 +258,10 @@ impl Run {
                 let junk = |name: &str| JUNK.iter().any(|one| one.eq_ignore_ascii_case(name));
                 if junk(&folder) || special_use.as_deref().is_some_and(junk) {
                     self.changes
-                        .push(Change::Quarantine(format!("fileinto {folder:?}")));
+                        .push(Change::Quarantine(format!("fileinto {folder:?}"), None));
+                } else if let Some(reason) = held(&folder) {
+                    self.changes
+                        .push(Change::Quarantine(reason, Some(Quarantine::Hold)));
                 }
             }
             Event::SendMessage { recipient, .. } => {
@@ -272,5 +288,19 @@ impl Run {
             Event::SetEnvelope { .. } | Event::Function { .. } | Event::Notify { .. } => {}
         }
         Input::True
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::held;
+
+    #[test]
+    fn hold_is_no_mailbox() {
+        assert_eq!(held("Hold").as_deref(), Some("fileinto \"Hold\""));
+        assert_eq!(held("hold/a/b").as_deref(), Some("a/b"));
+        for other in ["Holder", "Old", "", "H\u{f6}ld", "Junk"] {
+            assert_eq!(held(other), None, "{other}");
+        }
     }
 }

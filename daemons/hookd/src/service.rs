@@ -321,6 +321,7 @@ fn outcome(
         body_at: letter.body_at,
         body,
         quarantine: letter.quarantine,
+        held: letter.held,
     })
 }
 

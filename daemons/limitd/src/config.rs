@@ -174,6 +174,19 @@ pub struct RuleConfig {
     pub text: String,
 }
 
+/// What greylisting does for a sender whose SPF passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpfPass {
+    /// The domain stands where otherwise the network does.
+    #[default]
+    ByDomain,
+    /// It need not wait.
+    Exempt,
+    /// Nothing: SPF is not looked at.
+    None,
+}
+
 /// `[limitd.greylist]`: unknown clients are asked to come again, which mail servers do and many spam programs do not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -190,8 +203,13 @@ pub struct Greylist {
     pub lifetime: u64,
     /// So many messages after waiting, and the whole network need not wait any more, for `lifetime`; 0: never. 5.
     pub network_after: u64,
+    /// For senders whose SPF passes: `by-domain` (default; the domain counts instead of the network, so that it may come again from
+    /// another address), `exempt` (they need not wait), or `none`. DNS is asked only about those who would have to wait.
+    pub spf_pass: SpfPass,
     /// Networks that need not wait.
     pub except_network: Vec<Network>,
+    /// Clients that need not, by their names in DNS, which must lead back to their addresses: `mail.example.org`, `.example.org`.
+    pub except_client: Vec<String>,
     /// Senders that need not: `jane@example.org`, `example.org`, `.example.org`.
     pub except_sender: Vec<String>,
     /// Recipients whose mail need not.
@@ -211,7 +229,9 @@ impl Default for Greylist {
             window: 86_400,
             lifetime: 3_110_400,
             network_after: 5,
+            spf_pass: SpfPass::default(),
             except_network: Vec::new(),
+            except_client: Vec::new(),
             except_sender: Vec::new(),
             except_recipient: Vec::new(),
             entries: 100_000,

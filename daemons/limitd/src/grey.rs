@@ -7,10 +7,10 @@
 //! SECURITY: whoever invents senders fills the memory and the table of those who wait, never of those who came again, and both
 //! are bounded.
 
-use crate::config::Greylist;
+use crate::config::{Greylist, SpfPass};
 use crate::pattern::Patterns;
 use crate::store::{GreyRow, Store};
-use ipc::api::limitd::{Facts, Grey, GreyNetwork};
+use ipc::api::limitd::{Facts, Grey, GreyNetwork, Identity};
 use runtime::metrics::{Counter, counter};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,6 +58,7 @@ pub(crate) struct Terms {
     pub(crate) config: Greylist,
     sender: Patterns,
     recipient: Patterns,
+    client: Patterns,
 }
 
 impl Terms {
@@ -72,6 +73,7 @@ impl Terms {
         Ok(Self {
             sender: Patterns::new(&config.except_sender).map_err(fault)?,
             recipient: Patterns::new(&config.except_recipient).map_err(fault)?,
+            client: Patterns::of_hosts(&config.except_client).map_err(fault)?,
             config: config.clone(),
         })
     }
@@ -90,6 +92,25 @@ impl Terms {
                     .any(|network| network.contains(client))
             })
             && !(facts.sender.is_some() && self.sender.mean(facts.sender.as_ref()))
+            && !(facts.identity.as_ref()).is_some_and(|identity| self.exempts(identity))
+    }
+
+    /// Whether it matters who a client is in DNS.
+    pub(crate) fn wants_identity(&self) -> bool {
+        self.config.spf_pass != SpfPass::None || !self.client.is_empty()
+    }
+
+    fn exempts(&self, identity: &Identity) -> bool {
+        let passes = identity.spf.is_some() && self.config.spf_pass == SpfPass::Exempt;
+        let named = |name: &String| self.client.mean_host(name);
+        passes || identity.name.as_ref().is_some_and(named)
+    }
+
+    /// The domain that stands where otherwise the network does.
+    pub(crate) fn domain<'a>(&self, facts: &'a Facts) -> Option<&'a str> {
+        let identity = facts.identity.as_ref()?;
+        let by_domain = self.config.spf_pass == SpfPass::ByDomain;
+        identity.spf.as_deref().filter(|_| by_domain)
     }
 
     fn concern_recipient(&self, recipient: &Address) -> bool {
@@ -161,6 +182,17 @@ fn hex(item: &Item) -> String {
     item.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
+fn told(wait: u64) -> Status {
+    Status {
+        code: 451,
+        enhanced: Enhanced(4, 7, 1),
+        text: format!(
+            "Greylisted: this is the first mail of its kind, come again in {wait} seconds"
+        ),
+        host: None,
+    }
+}
+
 impl Greylisting {
     pub(crate) fn new() -> Self {
         Self {
@@ -186,7 +218,9 @@ impl Greylisting {
         memory.known.len() + memory.networks.len()
     }
 
-    /// Whether mail from this network to this recipient must wait: what to tell. `now` in seconds since 1970.
+    /// Whether mail from this network (or domain) to this recipient must wait: what to tell. `now` in seconds since 1970. With `look`,
+    /// it is not noted that it must.
+    #[allow(clippy::too_many_arguments, reason = "what is known of a mail")]
     pub(crate) async fn check(
         &self,
         store: &Store,
@@ -195,6 +229,7 @@ impl Greylisting {
         sender: Option<&Address>,
         recipient: &Address,
         now: u64,
+        look: bool,
     ) -> Option<Status> {
         if !terms.concern_recipient(recipient)
             || self.network(store, terms, network, now).await.allowed
@@ -220,6 +255,9 @@ impl Greylisting {
             },
         };
         let (after, wait) = Known::come(known, &terms.config, now);
+        if let (Some(wait), true) = (wait, look) {
+            return Some(told(wait));
+        }
         let mut memory = self.memory();
         if known != Some(after) && memory.pending.len() < PENDING_MAX {
             let grey = Grey {
@@ -240,14 +278,7 @@ impl Greylisting {
             return None;
         };
         self.waits.add_one();
-        Some(Status {
-            code: 451,
-            enhanced: Enhanced(4, 7, 1),
-            text: format!(
-                "Greylisted: this is the first mail of its kind, come again in {wait} seconds"
-            ),
-            host: None,
-        })
+        Some(told(wait))
     }
 
     async fn network(&self, store: &Store, terms: &Terms, network: &str, now: u64) -> KnownNetwork {

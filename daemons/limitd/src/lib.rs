@@ -37,7 +37,7 @@ mod table;
 mod tests;
 mod window;
 
-pub use config::{Action, Away, Config, Counted, Greylist, KeyPart, RuleConfig};
+pub use config::{Action, Away, Config, Counted, Greylist, KeyPart, RuleConfig, SpfPass};
 pub use rate::{Rate, Rates};
 pub use store::{COMPONENT, MIGRATIONS};
 

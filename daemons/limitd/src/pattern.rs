@@ -49,6 +49,31 @@ impl Patterns {
         patterns.map(Self)
     }
 
+    /// Those that mean hosts.
+    pub(crate) fn of_hosts(texts: &[String]) -> Result<Self, String> {
+        let patterns = Self::new(texts)?;
+        let named = |one: &Pattern| matches!(one, Pattern::Domain(_) | Pattern::Below(_));
+        match patterns.0.iter().position(|one| !named(one)) {
+            Some(at) => Err(format!(
+                "{:?} is no name of hosts",
+                texts.get(at).map_or("", String::as_str)
+            )),
+            None => Ok(patterns),
+        }
+    }
+
+    /// Whether one of them means the host.
+    pub(crate) fn mean_host(&self, name: &str) -> bool {
+        let Ok(name) = Address::domain_of(name.trim_end_matches('.')) else {
+            return false;
+        };
+        self.0.iter().any(|pattern| match pattern {
+            Pattern::Domain(domain) => *domain == name,
+            Pattern::Below(below) => name.ends_with(below.as_str()),
+            Pattern::Null | Pattern::Any | Pattern::Address(_) => false,
+        })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -70,6 +95,19 @@ impl Patterns {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn patterns_mean_hosts() {
+        let hosts = Patterns::of_hosts(&[".out.example".to_owned(), "mx.example".to_owned()]);
+        let hosts = hosts.unwrap();
+        assert!(hosts.mean_host("MX.example.") && hosts.mean_host("a.b.out.example"));
+        for other in ["out.example", "not-out.example", "a.mx.example", "", "-"] {
+            assert!(!hosts.mean_host(other), "{other}");
+        }
+        for wrong in ["*", "<>", "a@mx.example"] {
+            assert!(Patterns::of_hosts(&[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn patterns_mean_addresses() {

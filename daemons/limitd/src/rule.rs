@@ -335,6 +335,7 @@ mod tests {
             account: None,
             sender: Some("Jane@example.com".parse().unwrap()),
             vouched: false,
+            identity: None,
         }
     }
 

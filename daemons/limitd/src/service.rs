@@ -146,6 +146,7 @@ impl Limits {
         let go = Weighed {
             status: None,
             rule: String::new(),
+            unidentified: false,
         };
         // What greylisting puts off is not counted.
         let greyed = match (&weigh.stage, &weigh.facts.sender) {
@@ -155,6 +156,7 @@ impl Limits {
                     return Weighed {
                         status: Some(status),
                         rule,
+                        unidentified: false,
                     };
                 }
                 return self
@@ -173,6 +175,7 @@ impl Limits {
             return Weighed {
                 status: Some(status),
                 rule,
+                unidentified: false,
             };
         }
         if matches!(weigh.stage, Stage::Message { rest: false, .. })
@@ -180,7 +183,8 @@ impl Limits {
             && let Some(client) = weigh.facts.client
         {
             let network = settings.nets.network(client);
-            self.greylisting.good(&settings.terms, &network, now / 1000);
+            let of = settings.terms.domain(&weigh.facts).unwrap_or(&network);
+            self.greylisting.good(&settings.terms, of, now / 1000);
         }
         go
     }
@@ -203,21 +207,33 @@ impl Limits {
             Stage::Message { recipients, .. } => recipients,
             _ => return None,
         };
-        let sender = weigh.facts.sender.as_ref();
+        let (grey, store, facts) = (&self.greylisting, &self.store, &weigh.facts);
+        let sender = facts.sender.as_ref();
+        let domain = terms.domain(facts);
+        let unidentified = facts.identity.is_none() && terms.wants_identity();
         let mut told = None;
         for recipient in recipients {
-            let status = self
-                .greylisting
-                .check(&self.store, terms, &network, sender, recipient, now)
+            // Whom the network's own past lets pass need not be known better.
+            let look = unidentified || domain.is_some();
+            let mut status = grey
+                .check(store, terms, &network, sender, recipient, now, look)
                 .await;
+            if let (Some(_), Some(domain)) = (&status, domain) {
+                status = grey
+                    .check(store, terms, domain, sender, recipient, now, false)
+                    .await;
+            }
             if let Some(status) = status {
-                tracing::info!(%trace, network, %recipient, text = status.text, "greylisted");
+                if !unidentified {
+                    tracing::info!(%trace, network, domain, %recipient, text = status.text, "greylisted");
+                }
                 told = Some(status);
             }
         }
         told.map(|status| Weighed {
             status: Some(status),
             rule: grey::NAME.to_owned(),
+            unidentified,
         })
     }
 
@@ -254,7 +270,7 @@ impl Limits {
         self.store.close().await;
     }
 
-    async fn list_greys(&self, request: &GreyList) -> Result<Greys, Fault> {
+    pub(crate) async fn list_greys(&self, request: &GreyList) -> Result<Greys, Fault> {
         self.flush().await;
         let most = request.limit.clamp(1, GREYS);
         let (waiting, networks) = self

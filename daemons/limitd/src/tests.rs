@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::grey::{Greylisting, Terms};
 use crate::service::Limits;
 use crate::store::Store;
-use ipc::api::limitd::{Facts, Stage, Weigh};
+use ipc::api::limitd::{Facts, GreyList, Identity, Stage, Weigh};
 use sql::testing::databases;
 use types::{Address, TraceId};
 
@@ -35,7 +35,9 @@ async fn greylisting_over_every_database() {
         let jane = address("jane@example.org");
         let sender = address("a@b.example");
         let come = async |grey: &Greylisting, sender: Option<&Address>, to: &Address, now: u64| {
-            let status = grey.check(&store, &terms, NET, sender, to, now).await;
+            let status = grey
+                .check(&store, &terms, NET, sender, to, now, false)
+                .await;
             status.map(|status| (status.code, status.text))
         };
         let from = Some(&sender);
@@ -96,7 +98,10 @@ async fn greylisting_over_every_database() {
         let other = "198.51.100.0/24";
         four.allow(&terms, other, NOW + 3600, NOW);
         four.good(&terms, other, NOW + 10);
-        let status = async |now| four.check(&store, &terms, other, from, &jane, now).await;
+        let status = async |now| {
+            four.check(&store, &terms, other, from, &jane, now, false)
+                .await
+        };
         assert!(status(NOW + 3599).await.is_none() && status(NOW + 3601).await.is_some());
         assert_eq!(store.forget(NET).await.unwrap(), 3, "{}", database.name);
         let five = Greylisting::new();
@@ -115,7 +120,7 @@ async fn the_rows_of_greylisting_are_bounded() {
         let jane = address("jane@example.org");
         let kept = address("kept@b.example");
         for now in [NOW, NOW + 300] {
-            grey.check(&store, &terms, NET, Some(&kept), &jane, now)
+            grey.check(&store, &terms, NET, Some(&kept), &jane, now, false)
                 .await;
         }
         for number in 0..200_u64 {
@@ -127,6 +132,7 @@ async fn the_rows_of_greylisting_are_bounded() {
                 Some(&sender),
                 &jane,
                 NOW + 300 + number,
+                false,
             )
             .await;
             grey.flush(&store).await.unwrap();
@@ -204,6 +210,108 @@ async fn quotas_survive_over_every_database() {
         let limits = open("a.example").await;
         assert!(limits.weigh(TraceId(1), &message(1)).await.status.is_some());
         limits.sweep().await;
+        limits.close().await;
+    }
+}
+
+fn recipient(client: &str, spf: Option<&str>, name: Option<&str>, asked: bool) -> Weigh {
+    let identity = Identity {
+        name: name.map(str::to_owned),
+        spf: spf.map(str::to_owned),
+    };
+    Weigh {
+        stage: Stage::Recipient {
+            recipient: address("jane@example.org"),
+            taken: 0,
+            taken_there: 0,
+            declared: 0,
+        },
+        facts: Facts {
+            client: Some(client.parse().unwrap()),
+            sender: Some(address("a@large.example")),
+            identity: asked.then_some(identity),
+            ..Facts::default()
+        },
+    }
+}
+
+#[tokio::test]
+async fn greylisting_and_who_a_client_is_in_dns() {
+    let greylist = |more: &str| {
+        config(&format!(
+            "greylist = {{enabled = true, delay = 1, window = 3600, network_after = 2, {more}}}"
+        ))
+    };
+    for database in databases().await.unwrap() {
+        let open = async |config: &Config| {
+            let store = Store::new(database.open().await.unwrap(), "mx.example.org");
+            Limits::open(config, store).await.unwrap()
+        };
+        let limits = open(&greylist("")).await;
+        let weigh = async |weigh: &Weigh| {
+            let weighed = limits.weigh(TraceId(1), weigh).await;
+            (weighed.status.is_some(), weighed.unidentified)
+        };
+        let of = |client: &str, asked: bool| recipient(client, Some("large.example"), None, asked);
+        // Only who would wait is asked about, and nothing is noted before.
+        assert_eq!(weigh(&of("192.0.2.1", false)).await, (true, true));
+        limits.flush().await;
+        let known = async || {
+            let list = GreyList {
+                part: String::new(),
+                limit: 100,
+            };
+            let greys = limits.list_greys(&list).await.unwrap();
+            let networks = greys.waiting.into_iter().map(|grey| grey.network);
+            networks.collect::<Vec<_>>()
+        };
+        assert!(known().await.is_empty());
+        assert_eq!(weigh(&of("192.0.2.1", true)).await, (true, false));
+        limits.flush().await;
+        assert_eq!(known().await, ["large.example"]);
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        // It comes again from another network, and without SPF it is nobody's.
+        assert_eq!(weigh(&of("203.0.113.9", true)).await, (false, false));
+        let other = recipient("198.51.100.7", None, None, true);
+        assert_eq!(weigh(&other).await, (true, false));
+        // After two messages the domain need not wait any more.
+        let mut taken = of("203.0.113.9", true);
+        taken.facts.sender = Some(address("b@large.example"));
+        assert_eq!(weigh(&taken).await, (true, false));
+        for _ in 0..2 {
+            let mut done = taken.clone();
+            done.stage = message(1).stage;
+            assert_eq!(weigh(&done).await, (false, false));
+        }
+        assert_eq!(weigh(&taken).await, (false, false));
+        limits.sweep().await;
+        limits.close().await;
+
+        let limits = open(&greylist(
+            "spf_pass = 'exempt', except_client = ['.out.example']",
+        ))
+        .await;
+        let weigh = async |weigh: &Weigh| {
+            let weighed = limits.weigh(TraceId(1), weigh).await;
+            (weighed.status.is_some(), weighed.unidentified)
+        };
+        let new = |spf, name, asked| {
+            let mut weigh = recipient("192.0.2.77", spf, name, asked);
+            weigh.facts.sender = Some(address("new@other.example"));
+            weigh
+        };
+        assert_eq!(weigh(&new(None, None, false)).await, (true, true));
+        let passes = new(Some("other.example"), None, true);
+        assert_eq!(weigh(&passes).await, (false, false));
+        let named = new(None, Some("a.out.example"), true);
+        assert_eq!(weigh(&named).await, (false, false));
+        let unnamed = new(None, Some("a.other.example"), true);
+        assert_eq!(weigh(&unnamed).await, (true, false));
+        limits.close().await;
+
+        let limits = open(&greylist("spf_pass = 'none'")).await;
+        let told = limits.weigh(TraceId(1), &new(None, None, false)).await;
+        assert!(told.status.is_some() && !told.unidentified);
         limits.close().await;
     }
 }

@@ -114,6 +114,7 @@ fn message(core: &Core, domain: &str) -> Result<Commit, Failed> {
         },
         prefix: vec![b'p'; 200].into(),
         body: Body::Inline(vec![b'x'; 2048].into()),
+        held: None,
     })
 }
 

@@ -93,6 +93,7 @@ fn message(core: &Core) -> Result<Commit, Box<dyn std::error::Error + Send + Syn
         },
         prefix: vec![b'p'; 200].into(),
         body: Body::Inline(vec![b'x'; 2048].into()),
+        held: None,
     })
 }
 

@@ -93,6 +93,7 @@ fn entry_of_fresh(core: &Core, message: &Message) -> QueueEntry {
         pending: u32::try_from(left().count()).unwrap_or(u32::MAX),
         terms: head.envelope.terms,
         node: core.table.node.name.clone(),
+        hold: head.held.clone().filter(|_| message.is_held()),
         post: post_of(head),
     }
 }
@@ -150,6 +151,7 @@ fn entry_of_listed(listed: Listed, nodes: &[Seen]) -> QueueEntry {
         pending,
         terms,
         node,
+        hold: head.held.filter(|_| held),
         post,
     }
 }
@@ -493,7 +495,9 @@ fn shorten(entries: &mut [QueueEntry]) {
                     last.text.len() + last.host.as_ref().map_or(0, String::len)
                 })
         };
-        100 + entry.recipients.iter().map(one).sum::<usize>()
+        let hold = entry.hold.as_ref();
+        let hold = hold.map_or(0, |hold| hold.by.len() + hold.reason.len());
+        100 + hold + entry.recipients.iter().map(one).sum::<usize>()
     };
     let mut shown = SHOWN;
     while shown > 1 && entries.iter().map(size).sum::<usize>() > ROOM {
@@ -503,17 +507,16 @@ fn shorten(entries: &mut [QueueEntry]) {
         }
     }
     if entries.iter().map(size).sum::<usize>() > ROOM {
-        for status in entries
-            .iter_mut()
-            .flat_map(|entry| &mut entry.recipients)
-            .filter_map(|one| one.last.as_mut())
-        {
-            let cut = status
-                .text
-                .char_indices()
-                .nth(120)
-                .map_or(status.text.len(), |(at, _)| at);
-            status.text.truncate(cut);
+        let texts = entries.iter_mut().flat_map(|entry| {
+            let last = entry
+                .recipients
+                .iter_mut()
+                .filter_map(|one| one.last.as_mut());
+            let hold = entry.hold.as_mut().map(|hold| &mut hold.reason);
+            last.map(|status| &mut status.text).chain(hold)
+        });
+        for text in texts {
+            text.truncate(text.floor_char_boundary(120));
         }
     }
 }

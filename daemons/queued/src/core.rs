@@ -95,7 +95,7 @@ pub struct Core {
 }
 
 /// Messages on their way into the table at once; the others wait for that in the journal, where they are counted.
-const PARKS: usize = 1024;
+pub(crate) const PARKS: usize = 1024;
 
 /// What an earlier run left.
 #[derive(Debug, Default)]
@@ -494,12 +494,13 @@ impl Core {
             return;
         }
         message.progress().jobs = jobs.len();
-        // One that is held for later (RFC 4865) needs no memory until then.
+        message.steer().held = message.head.held.is_some();
+        // One that is held for later (RFC 4865), or for an operator, needs no memory until then.
         let now = now();
         let later = jobs
             .iter()
             .flat_map(|job| &job.recipients)
-            .all(|waiting| waiting.held || waiting.due > now);
+            .all(|waiting| waiting.waits(now));
         if many || later {
             let core = Arc::clone(self);
             let waiting = jobs.into_iter().flat_map(|job| job.recipients).collect();
@@ -577,7 +578,8 @@ impl Core {
 fn log_queued(id: QueueId, head: &Head) {
     tracing::info!(
         %id, trace = %head.trace, from = %record::reverse_path(head.envelope.sender.as_ref()),
-        recipients = head.envelope.recipients.len(), size = head.size(), origin = %head.origin, "queued"
+        recipients = head.envelope.recipients.len(), size = head.size(), origin = %head.origin,
+        held_by = head.held.as_ref().map(|held| held.by.as_str()), "queued"
     );
 }
 

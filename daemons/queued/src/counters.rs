@@ -6,6 +6,7 @@ use runtime::metrics::{self, Counter, Gauge, Histogram};
 #[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) accepted: Counter,
+    pub(crate) held: Counter,
     pub(crate) delivered: Counter,
     pub(crate) relayed: Counter,
     pub(crate) deferred: Counter,
@@ -20,6 +21,10 @@ impl Counters {
     pub(crate) fn new() -> Self {
         Self {
             accepted: metrics::counter("queued_accepted_total", "Messages that were accepted"),
+            held: metrics::counter(
+                "queued_held_total",
+                "Messages of these that are held as a filter wants it",
+            ),
             delivered: metrics::counter("queued_delivered_total", "Recipients delivered to here"),
             relayed: metrics::counter("queued_relayed_total", "Recipients handed to other hosts"),
             deferred: metrics::counter(

@@ -167,6 +167,7 @@ fn head_of(
         body_len: post.content,
         spooled,
         listener: original.listener.clone(),
+        held: None,
         moderated: None,
     }
 }

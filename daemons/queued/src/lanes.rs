@@ -477,6 +477,7 @@ mod tests {
             body_len: 0,
             spooled: false,
             listener: String::new(),
+            held: None,
             moderated: None,
         };
         Job {

@@ -447,6 +447,7 @@ fn answer(
         body_len: content.len() as u64,
         spooled: false,
         listener: String::new(),
+        held: None,
         moderated: None,
     };
     Ok(Some(Fresh {
@@ -561,6 +562,7 @@ async fn redirect(
             .map_or(message.head.body_len, |changed| changed.len() as u64),
         spooled,
         listener: message.head.listener.clone(),
+        held: None,
         moderated: None,
     };
     let body = match changed {

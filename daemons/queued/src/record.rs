@@ -1,14 +1,11 @@
 //! What the journal and the queue table keep of a message. Versioned: a version is never changed once it was released.
 
 use serde::{Deserialize, Serialize};
-use types::{Address, BodyType, Envelope, QueueId, Recipient, Ret, Terms, TraceId};
+use types::{Address, BodyType, Envelope, Held, QueueId, Recipient, Ret, Terms, TraceId};
 
-/// The version that is written. 2 added the envelope's terms and the listener; 1 is still read. Heads of posts that wait for a list's
-/// owners, or did, have [`POST`].
-pub(crate) const VERSION: u8 = 2;
-
-/// Version 2 with [`Moderated`] behind it.
-pub(crate) const POST: u8 = 3;
+/// The version that is written. 2 added the envelope's terms and the listener, 3 who has it held and what the owners of a list have to
+/// do with it; those before it are still read.
+pub(crate) const VERSION: u8 = 3;
 
 /// All that is known of a message besides its octets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +26,9 @@ pub(crate) struct Head {
     pub(crate) spooled: bool,
     /// The listener that took it; empty if the queue made it itself.
     pub(crate) listener: String,
+    /// Who wants it held until an operator releases it.
+    pub(crate) held: Option<Held>,
     /// Of a post to a mailing list that its owners decide on. Only the queue itself writes this.
-    #[serde(skip)]
     pub(crate) moderated: Option<Moderated>,
 }
 
@@ -105,6 +103,7 @@ impl From<HeadOne> for Head {
             body_len: one.body_len,
             spooled: one.spooled,
             listener,
+            held: None,
             moderated: None,
         }
     }
@@ -129,26 +128,9 @@ pub(crate) enum RecordError {
 }
 
 impl Head {
-    /// The version in which it is written.
-    pub(crate) fn version(&self) -> u8 {
-        if self.moderated.is_some() {
-            POST
-        } else {
-            VERSION
-        }
-    }
-
-    fn write(&self, before: Vec<u8>) -> Vec<u8> {
-        match &self.moderated {
-            Some(moderated) => postcard::to_extend(&(self, moderated), before),
-            None => postcard::to_extend(self, before),
-        }
-        .unwrap_or_default()
-    }
-
-    /// Its octets with their length before them: the first part of a journal record of its [`Head::version`].
+    /// Its octets with their length before them: the first part of a journal record.
     pub(crate) fn to_record(&self) -> Vec<u8> {
-        let mut octets = self.write(vec![0; 4]);
+        let mut octets = postcard::to_extend(self, vec![0; 4]).unwrap_or_default();
         let len = u32::try_from(octets.len().saturating_sub(4)).unwrap_or(0);
         if let Some(first) = octets.first_chunk_mut::<4>() {
             *first = len.to_le_bytes();
@@ -179,7 +161,7 @@ impl Head {
 
     /// Its octets with the version before them: a column of the queue table.
     pub(crate) fn to_column(&self) -> Vec<u8> {
-        self.write(vec![self.version()])
+        versioned(self)
     }
 
     /// Reads a column of the queue table.
@@ -191,13 +173,9 @@ impl Head {
     fn read(version: u8, octets: &[u8]) -> Result<Self, RecordError> {
         match version {
             1 => postcard::from_bytes::<HeadOne>(octets).map(Self::from),
+            // It ends before `held` and `moderated`, of which nothing is written as 0.
+            2 => postcard::from_bytes(&[octets, &[0, 0]].concat()),
             VERSION => postcard::from_bytes(octets),
-            POST => {
-                postcard::from_bytes::<(Self, Moderated)>(octets).map(|(head, moderated)| Self {
-                    moderated: Some(moderated),
-                    ..head
-                })
-            }
             other => return Err(RecordError::Version(other)),
         }
         .map_err(|_| RecordError::Malformed)
@@ -222,7 +200,7 @@ impl Note {
 
     /// Reads a journal record's payload.
     pub(crate) fn of_record(version: u8, payload: &[u8]) -> Result<Self, RecordError> {
-        // Version 2 is the same.
+        // It is the same in all of them.
         if !(1..=VERSION).contains(&version) {
             return Err(RecordError::Version(version));
         }
@@ -281,6 +259,7 @@ mod tests {
             body_len: 4,
             spooled: false,
             listener: "mx".to_owned(),
+            held: None,
             moderated: None,
         }
     }
@@ -352,9 +331,9 @@ mod tests {
         }
     }
 
-    /// What version 2 looks like on the disk: this must never change once it is released.
+    /// What versions 2 and 3 look like on the disk: this must never change once it is released.
     #[test]
-    fn version_two_is_frozen() {
+    fn versions_two_and_three_are_frozen() {
         let mut head = head();
         head.envelope.terms = Terms {
             release: Some(Release {
@@ -373,46 +352,38 @@ mod tests {
              78616d706c652e6f7267000101780100000101620b6578616d706c652e6e6574\
              0000010100000190c0a7da0601901c01fc01a0dca7da060101030400026d78",
         );
-        assert_eq!(
-            head.to_column()
-                .iter()
-                .map(|octet| format!("{octet:02x}"))
-                .collect::<String>(),
-            frozen
-                .iter()
-                .map(|octet| format!("{octet:02x}"))
-                .collect::<String>(),
-        );
         assert_eq!(Head::of_column(&frozen).unwrap(), head);
-    }
-
-    /// What version 3 looks like on the disk: this must never change once it is released.
-    #[test]
-    fn version_three_is_frozen() {
-        let plain = head().to_column();
-        let mut held = head();
-        held.moderated = Some(Moderated::Waits {
+        for cut in 1..frozen.len() {
+            assert!(Head::of_column(frozen.get(..cut).unwrap()).is_err());
+        }
+        let mut three = frozen;
+        *three.first_mut().unwrap() = 3;
+        let behind = three.len();
+        let hex = |octets: &[u8]| -> String {
+            octets.iter().map(|octet| format!("{octet:02x}")).collect()
+        };
+        let waits = Moderated::Waits {
             post: QueueId(300),
             why: "x".to_owned(),
             until: 1_800_000_000,
-        });
-        let mut frozen = vec![3];
-        frozen.extend(plain.get(1..).unwrap());
-        let behind = frozen.len();
-        frozen.extend(octets("00 ac02 0178 80a4a7da06"));
-        assert_eq!(held.to_column(), frozen);
-        assert_eq!(Head::of_column(&frozen).unwrap(), held);
-        let mut record = held.to_record();
-        record.extend_from_slice(b"prebody");
-        assert_eq!(
-            Head::of_record(held.version(), &record).unwrap(),
-            (held.clone(), b"pre".as_slice(), b"body".as_slice())
-        );
-        held.moderated = Some(Moderated::LetIn);
-        frozen.truncate(behind);
-        frozen.push(1);
-        assert_eq!(held.to_column(), frozen);
-        assert_eq!(Head::of_column(&frozen).unwrap(), held);
-        assert!(Head::of_column(frozen.get(..behind).unwrap()).is_err());
+        };
+        for (held, moderated, more) in [
+            (None, None, "00 00"),
+            (
+                Some(Held::new("rvm", "spam")),
+                None,
+                "01 0372766d 04 7370616d 00",
+            ),
+            (None, Some(waits), "00 01 00 ac02 0178 80a4a7da06"),
+            (None, Some(Moderated::LetIn), "00 01 01"),
+        ] {
+            three.truncate(behind);
+            three.extend_from_slice(&octets(more));
+            head.held = held;
+            head.moderated = moderated;
+            assert_eq!(hex(&head.to_column()), hex(&three));
+            assert_eq!(Head::of_column(&three).unwrap(), head);
+            assert!(Head::of_column(three.get(..behind).unwrap()).is_err());
+        }
     }
 }

@@ -250,6 +250,7 @@ impl Reporter {
             body_len: len as u64,
             spooled: false,
             listener: String::new(),
+            held: None,
             moderated: None,
         }
     }
@@ -507,6 +508,7 @@ mod tests {
             body_len: MESSAGE.len() as u64,
             spooled: false,
             listener: String::new(),
+            held: None,
             moderated: None,
         }
     }

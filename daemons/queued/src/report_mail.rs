@@ -190,6 +190,7 @@ async fn commit(core: &Arc<Core>, due: DueReport, file: Option<File>) -> Result<
         },
         prefix: Octets::default(),
         body,
+        held: None,
     };
     // Our own message has the right of the operator: other hosts, and our signature.
     core.commit(Role::Posthouse, CONNECTION, call).await

@@ -9,6 +9,7 @@ use crate::redact;
 use crate::report::{Composed, Event, Returned, Subject};
 use crate::table::{LOCAL, Parked, Waiting};
 use crate::table_change::{Change, Made, NotMade, Settled};
+use crate::table_control::Action;
 use crate::writer::Entry;
 use ipc::api::queued::QueueFilter;
 use journal::Kind;
@@ -17,6 +18,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use types::{Enhanced, QueueId, Status};
 
+/// Seconds until a held message is on its way into the table again, which was away.
+const HELD_PAUSE: u64 = 10;
 /// How much of a message in the spool is read for what needs its header.
 const HEADER_MAX: u64 = 64 * 1024;
 
@@ -357,15 +360,18 @@ impl Core {
 
     async fn park_now(self: &Arc<Self>, message: Arc<Message>, mut waiting: Vec<Waiting>) {
         let id = message.id;
-        {
-            let steer = message.steer();
-            for one in &mut waiting {
-                one.held = steer.held || message.head.waits();
-                if let Some(route) = &steer.route
-                    && one.destination != LOCAL
-                {
-                    one.route.clone_from(route);
-                }
+        let steer = message.steer().clone();
+        if steer.removed.is_some() {
+            // An attempt settles it, without being made.
+            self.retry(&message, waiting);
+            return;
+        }
+        for one in &mut waiting {
+            one.held = steer.held || message.head.waits();
+            if let Some(route) = &steer.route
+                && one.destination != LOCAL
+            {
+                one.route.clone_from(route);
             }
         }
         match self.write_parked(&message, &waiting).await {
@@ -381,13 +387,18 @@ impl Core {
                     self.drop_body(&message, false);
                     self.due.notify_one();
                 }
+                self.steer_parked(&message, steer.held).await;
             }
             Err(error) => {
                 tracing::warn!(%id, %error, "the queue table cannot be written: kept in the journal");
                 let core = Arc::clone(self);
                 tokio::spawn(async move {
                     let due = waiting.iter().map(|one| one.due).min().unwrap_or(0);
-                    let pause = due.saturating_sub(now()).clamp(1, 60);
+                    let pause = match steer.held {
+                        // Nobody waits for it.
+                        true => HELD_PAUSE,
+                        false => due.saturating_sub(now()).clamp(1, 60),
+                    };
                     tokio::time::sleep(Duration::from_secs(pause)).await;
                     if due <= now() && !message.is_held() {
                         core.retry(&message, waiting);
@@ -397,6 +408,30 @@ impl Core {
                 });
             }
         }
+    }
+
+    /// What an operator said of a message while it was on its way into the table, after it was looked at, and before the table had it.
+    fn steer_parked(
+        self: &Arc<Self>,
+        message: &Message,
+        held: bool,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (core, id, steer) = (Arc::clone(self), message.id, message.steer().clone());
+        Box::pin(async move {
+            let filter = QueueFilter {
+                ids: vec![id],
+                ..QueueFilter::default()
+            };
+            let done = match (steer.removed, steer.held) {
+                (Some(bounce), _) => core.remove(&filter, bounce).await,
+                (None, wanted) if wanted == held => return,
+                (None, true) => core.act(&filter, Action::Hold).await,
+                (None, false) => core.act(&filter, Action::Release { early: false }).await,
+            };
+            if let Err(fault) = done {
+                tracing::warn!(%id, %fault, "what the operator wants of it is not done: say it again");
+            }
+        })
     }
 
     async fn write_parked(&self, message: &Message, waiting: &[Waiting]) -> Result<(), String> {

@@ -51,6 +51,13 @@ pub(crate) struct Waiting {
     pub(crate) not_before: u64,
 }
 
+impl Waiting {
+    /// Whether nothing is to be done for it now.
+    pub(crate) fn waits(&self, now: u64) -> bool {
+        self.held || self.due > now
+    }
+}
+
 /// A message of which recipients are leased, and these.
 #[derive(Debug)]
 pub(crate) struct Leased {

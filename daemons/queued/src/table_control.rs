@@ -8,6 +8,10 @@ use sql::{Error, Tx, Value, args, placeholders};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Address, QueueId};
 
+/// Seconds that what is released is left to be tried before its sender is warned, or it is given up: it may have been held for longer
+/// than a message waits.
+const RELEASED: u64 = 3600;
+
 /// What to do with the recipients that a filter finds.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
@@ -185,6 +189,7 @@ impl Table {
                 None => (" AND address = ?", args![text]),
             },
         };
+        let tried = now.saturating_add(RELEASED);
         // COALESCE: they are found by their ids, and not among all that are held or are not.
         let (verb, mut first) = match action {
             Action::Retry => (
@@ -197,13 +202,14 @@ impl Table {
                 args![],
             ),
             Action::Release { early: false } => (
-                "UPDATE queue_recipient SET held = 0, due = CASE WHEN not_before > ? THEN not_before ELSE ? END
-                    WHERE COALESCE(held, 0) = 1",
-                args![now, now],
+                "UPDATE queue_recipient SET held = 0, due = CASE WHEN not_before > ? THEN not_before ELSE ? END,
+                    attention = CASE WHEN attention < ? THEN ? ELSE attention END WHERE COALESCE(held, 0) = 1",
+                args![now, now, tried, tried],
             ),
             Action::Release { early: true } => (
-                "UPDATE queue_recipient SET held = 0, not_before = 0, due = ? WHERE (held = 1 OR not_before > ?)",
-                args![now, now],
+                "UPDATE queue_recipient SET held = 0, not_before = 0, due = ?,
+                    attention = CASE WHEN attention < ? THEN ? ELSE attention END WHERE (held = 1 OR not_before > ?)",
+                args![now, tried, tried, now],
             ),
             Action::Reroute(route) => (
                 "UPDATE queue_recipient SET route = ?, due = CASE WHEN not_before > ? THEN not_before ELSE ? END

@@ -86,7 +86,7 @@ impl Core {
                     self.rules.destination(head, domain)
                 },
                 route: None,
-                held: false,
+                held: head.held.is_some(),
                 due: now.max(times.not_before),
                 attention: times.attention,
                 expires: times.expires,

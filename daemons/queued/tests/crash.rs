@@ -174,6 +174,7 @@ fn message(core: &Core, count: u64) -> Commit {
         },
         prefix: b"Received: x\r\n".to_vec().into(),
         body,
+        held: None,
     }
 }
 

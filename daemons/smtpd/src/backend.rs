@@ -1,9 +1,9 @@
 //! The daemons behind smtpd, as the session sees them.
 
 use crate::checks::Evidence;
-use crate::dnslist::{Standing, Stranger};
+use crate::dnslist::{Asking, Standing, Stranger};
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, Resolution};
-use ipc::api::limitd::{Weigh, Weighed};
+use ipc::api::limitd::{Identity, Weigh, Weighed};
 use ipc::api::queued::{Commit, SpoolSlot};
 use ipc::{Fault, FaultKind, Operation};
 use std::fs::File;
@@ -79,8 +79,11 @@ pub trait Backend: Send + Sync + 'static {
         evidence: Evidence,
     ) -> impl Future<Output = mailauth::Report> + Send;
 
+    /// Who a client is in DNS. Takes no longer than `smtpd.checks.limits.timeout`.
+    fn identify(&self, client: &mailauth::Client<'_>) -> impl Future<Output = Identity> + Send;
+
     /// What lists in DNS say of a stranger. Called only if there are any; takes no longer than `smtpd.dnslists.timeout`.
-    fn standing(&self, of: Stranger, only_client: bool) -> impl Future<Output = Standing> + Send;
+    fn standing(&self, of: Stranger, at: Asking) -> impl Future<Output = Standing> + Send;
 
     /// Whether a client may go on, as far as limitd tells. Called only if rules or greylisting need it.
     fn weigh(

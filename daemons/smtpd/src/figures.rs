@@ -38,6 +38,8 @@ pub struct Figures {
     pub failed_logins: Counter,
     /// Messages that filters threw away: acknowledged, and not queued.
     pub discarded: Counter,
+    /// Messages that filters want held in the queue.
+    pub held: Counter,
     /// From handing a message to queued to its answer.
     pub commit: Histogram,
     /// What the checks of a sender took.
@@ -103,6 +105,7 @@ impl Default for Figures {
             logins: counter("smtpd_logins_total{result=\"ok\"}", "Logins"),
             failed_logins: counter("smtpd_logins_total{result=\"failed\"}", "Logins"),
             discarded: counter("smtpd_discarded_total", "Messages that filters threw away"),
+            held: counter("smtpd_held_total", "Messages that filters want held"),
             commit: histogram(
                 "smtpd_commit_seconds",
                 "From handing a message to queued to its answer",

@@ -59,7 +59,7 @@ pub use config::{
     Config, EarlyAction, EarlyConfig, Limits, LineEndingPolicy, ListenerConfig, ListenerRole,
     TermsConfig, Timeouts, TlsMode,
 };
-pub use dnslist::{Ask, DnsList, DnsLists, DnsListsConfig, Kind, ListAction, When};
+pub use dnslist::{Ask, DnsList, DnsLists, DnsListsConfig, Kind, ListAction, ListStage, When};
 pub use rewriting::{BccRule, RewriteRule, Which};
 
 use clients::Clients;

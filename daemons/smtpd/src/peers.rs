@@ -2,10 +2,10 @@
 
 use crate::backend::Backend;
 use crate::checks::Evidence;
-use crate::dnslist::{DnsLists, Standing, Stranger};
+use crate::dnslist::{Asking, DnsLists, Standing, Stranger};
 use crate::limitd::Limitd;
 use ipc::api::authd::{AuthContinue, AuthReply, AuthStart, MaySend, Resolution, ResolveRecipient};
-use ipc::api::limitd::{Weigh, Weighed};
+use ipc::api::limitd::{Identity, Weigh, Weighed};
 use ipc::api::queued::{
     CloseSpool, Commit, OpenSpool, ReadSpool, ReserveIds, ReservedIds, SpoolSlot,
 };
@@ -168,9 +168,17 @@ impl Backend for Peers {
         }
     }
 
-    async fn standing(&self, of: Stranger, only_client: bool) -> Standing {
+    async fn identify(&self, client: &mailauth::Client<'_>) -> Identity {
+        let Some(judge) = &self.judge else {
+            return Identity::default();
+        };
+        let (name, spf) = judge.identify(client).await;
+        Identity { name, spf }
+    }
+
+    async fn standing(&self, of: Stranger, at: Asking) -> Standing {
         match &self.lists {
-            Some(lists) => lists.standing(of, only_client).await,
+            Some(lists) => lists.standing(of, at).await,
             None => Standing::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::clients::Clients;
 use crate::config::Config;
+use crate::dnslist::ListStage;
 use crate::listener::{Networks, Serving};
 use crate::peers::Peers;
 use crate::session::{ListPolicy, Policy, Service};
@@ -86,6 +87,7 @@ impl Surroundings {
         let authserv_id = authserv_id.into();
         let lists = (!config.dnslists.list.is_empty()).then(|| ListPolicy {
             when: config.dnslists.when,
+            at_mail: (config.dnslists.list.iter()).any(|list| list.stage == ListStage::Mail),
             reachable: config.dnslists.reachable.clone(),
         });
         Ok(Policy {

@@ -6,7 +6,7 @@
 use crate::operation;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
-use types::{Body, Enhanced, Octets};
+use types::{Body, Enhanced, Held, Octets};
 
 /// The session begins: the stage `connect`. Faults: Busy (too many sessions).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,8 +183,10 @@ pub struct HookOutcome {
     pub body_at: u64,
     /// A new body, without the empty line before it: inline or attached.
     pub body: Option<Body>,
-    /// It is to be kept apart: the filter and its reason.
+    /// It is to be filed in Junk: the filter and its reason.
     pub quarantine: Option<(String, String)>,
+    /// It is to be held in the queue: the filter and its reason.
+    pub held: Option<Held>,
 }
 
 impl HookOutcome {

@@ -68,6 +68,17 @@ pub struct Facts {
     pub sender: Option<Address>,
     /// It is known to be good (an allow list has it): no greylisting.
     pub vouched: bool,
+    /// Who it is in DNS; `None`: nobody has asked.
+    pub identity: Option<Identity>,
+}
+
+/// Who a client is in DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its name, which leads back to its address (iprev, RFC 8601 3).
+    pub name: Option<String>,
+    /// The domain of MAIL FROM (of EHLO, for the null reverse-path), if its SPF passes.
+    pub spf: Option<String>,
 }
 
 /// What to answer.
@@ -77,6 +88,8 @@ pub struct Weighed {
     pub status: Option<Status>,
     /// Which rule says so; `greylist` is none of the rules. Empty if the client may go on.
     pub rule: String,
+    /// It could be another answer with [`Facts::identity`]: nothing was counted or noted. Ask again.
+    pub unidentified: bool,
 }
 
 /// Takes back what [`Stage::Message`] counted: the message was not taken after all.

@@ -2,7 +2,9 @@
 
 use crate::operation;
 use serde::{Deserialize, Serialize};
-use types::{Address, Body, Envelope, Grant, Octets, QueueId, Recipient, Status, Terms, TraceId};
+use types::{
+    Address, Body, Envelope, Grant, Held, Octets, QueueId, Recipient, Status, Terms, TraceId,
+};
 
 /// Reserves queue ids, so that a listener can write one into Received before it commits. Unused ones are just gaps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub struct Commit {
     pub prefix: Octets,
     /// The message as it came: inline, or a slot of [`OpenSpool`].
     pub body: Body,
+    /// No attempt is made before an operator releases it; `Invalid` if it does not fit.
+    pub held: Option<Held>,
 }
 operation!(Commit = 3, idempotent -> ());
 
@@ -144,6 +148,8 @@ pub struct QueueEntry {
     pub terms: Terms,
     /// The node that works on it, or has it in its journal; empty: none does.
     pub node: String,
+    /// Who wanted it held when it came, and why, while it is held. In lists, the reason may be cut.
+    pub hold: Option<Held>,
     /// A post to a mailing list that waits for its owners: under which id it came. Its recipient is the list.
     pub post: Option<QueueId>,
 }

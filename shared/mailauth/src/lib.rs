@@ -127,15 +127,38 @@ impl Judge {
         Some(agreed.into_iter().cloned().collect())
     }
 
+    /// Asks who a client is, before there is a message: its name, if that leads back to its address (RFC 8601 3), and the domain of MAIL
+    /// FROM (of HELO, for the null reverse-path: RFC 7208 2.4), if SPF passes for it.
+    pub async fn identify(&self, client: &Client<'_>) -> (Option<String>, Option<String>) {
+        let ledger = Ledger::new(self.limits.lookups);
+        let case = self.case(&ledger);
+        let spf = async {
+            match client.sender {
+                Some(_) => spf::mail_from(&case, client, &self.hostname).await,
+                None => spf::helo(&case, client, &self.hostname).await,
+            }
+        };
+        let (iprev, spf) = tokio::join!(iprev::check(&case, client.address), spf);
+        let passed = spf.filter(|spf| spf.result == Word::Pass);
+        (
+            Some(iprev.name).filter(|name| !name.is_empty()),
+            passed.map(|spf| spf.domain),
+        )
+    }
+
+    fn case<'a>(&'a self, ledger: &'a Ledger) -> Case<'a> {
+        Case {
+            authenticator: &self.authenticator,
+            limits: &self.limits,
+            ledger,
+            until: Instant::now() + Duration::from_secs(self.limits.timeout.clamp(1, 120)),
+        }
+    }
+
     /// Asks who sent a message, given its header as it came, with the empty line, and the hashes of what follows.
     pub async fn judge(&self, client: &Client<'_>, header: &[u8], body: BodyHashes) -> Report {
         let ledger = Ledger::new(self.limits.lookups);
-        let case = Case {
-            authenticator: &self.authenticator,
-            limits: &self.limits,
-            ledger: &ledger,
-            until: Instant::now() + Duration::from_secs(self.limits.timeout.clamp(1, 120)),
-        };
+        let case = self.case(&ledger);
         let mut message =
             AuthenticatedMessage::parse_with_opts(header, None, true).unwrap_or_default();
         body.put_into(&mut message);

@@ -24,6 +24,40 @@ pub struct Envelope {
     pub terms: Terms,
 }
 
+/// Who has a message held in the queue until an operator releases it, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The filter's name; at most [`Held::BY_MAX`] octets.
+    pub by: String,
+    /// What it says; at most [`Held::REASON_MAX`] octets, one line.
+    pub reason: String,
+}
+
+impl Held {
+    /// Octets of a name.
+    pub const BY_MAX: usize = 64;
+    /// Octets of a reason.
+    pub const REASON_MAX: usize = 500;
+
+    /// One line each, and no longer than is allowed.
+    pub fn new(by: &str, reason: &str) -> Self {
+        let line = |text: &str, most: usize| {
+            let mut line = text.trim().replace(char::is_control, " ");
+            line.truncate(line.floor_char_boundary(most));
+            line
+        };
+        Self {
+            by: line(by, Self::BY_MAX),
+            reason: line(reason, Self::REASON_MAX),
+        }
+    }
+
+    /// Whether it is no longer than is allowed.
+    pub fn fits(&self) -> bool {
+        self.by.len() <= Self::BY_MAX && self.reason.len() <= Self::REASON_MAX
+    }
+}
+
 /// What the sender asked for besides delivery: later, sooner than others, or not too late. `Default` asks for nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {

@@ -21,7 +21,7 @@ pub mod xml;
 pub use address::{Address, AddressError};
 pub use body::{Body, Octets};
 pub use envelope::{
-    BodyType, ByMode, DeliverBy, Envelope, Notify, Recipient, Release, Ret, Route, Terms,
+    BodyType, ByMode, DeliverBy, Envelope, Held, Notify, Recipient, Release, Ret, Route, Terms,
 };
 pub use grant::{Grant, Membership, Rights};
 pub use id::{

@@ -398,7 +398,7 @@ async fn end(
                 continue;
             }
             Reply::Quarantine(reason) => {
-                Change::Quarantine(String::from_utf8_lossy(&reason).into_owned())
+                Change::Quarantine(String::from_utf8_lossy(&reason).into_owned(), None)
             }
             last => {
                 changes.extend(new_text.map(Change::Text));

@@ -34,7 +34,8 @@ const OUTCOME: &[(&str, &str)] = &[
     ("sender", "NEW SENDER"),
     ("added", "ADDED"),
     ("removed", "REMOVED"),
-    ("quarantine", "QUARANTINE"),
+    ("quarantine", "JUNK"),
+    ("held", "HELD"),
     ("header", "NEW HEADER"),
     ("body", "NEW BODY"),
 ];
@@ -139,6 +140,7 @@ fn told(tested: HookTested, descriptors: Vec<OwnedFd>) -> Result<Value, Failure>
         header,
         body,
         quarantine,
+        held,
         ..
     } = tested.outcome;
     let mut descriptors = descriptors.into_iter();
@@ -183,6 +185,7 @@ fn told(tested: HookTested, descriptors: Vec<OwnedFd>) -> Result<Value, Failure>
         "stage": tested.stage, "verdict": word, "filter": filter, "code": code, "text": reason, "sender": sender,
         "added": added.join(" "), "removed": removed.join(" "),
         "quarantine": quarantine.map(|(filter, reason)| format!("{filter}: {reason}")),
+        "held": held.map(|held| format!("{}: {}", held.by, held.reason)),
         "header": header, "body": body,
     }))
 }

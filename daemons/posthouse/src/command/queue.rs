@@ -20,7 +20,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("sender", "SENDER"),
     ("to", "RECIPIENTS"),
     ("node", "NODE"),
-    ("last", "LAST ANSWER"),
+    ("why", "LAST ANSWER"),
 ];
 const PAGE: u32 = 200;
 
@@ -121,6 +121,8 @@ async fn show(suite: &Suite, id: &str) -> Result<(), Failure> {
         ("arrived", "arrived"),
         ("size_text", "size"),
         ("state", "state"),
+        ("held_by", "held by"),
+        ("held_for", "because of"),
         ("origin", "origin"),
         ("sender", "sender"),
         ("release", "held until"),
@@ -339,6 +341,9 @@ fn row(entry: &QueueEntry) -> Value {
         .terms
         .release
         .filter(|release| release.at > time::now());
+    let last = entry.recipients.iter().find_map(|one| one.last.as_ref());
+    let last = last.map(ToString::to_string);
+    let hold = entry.hold.as_ref();
     json!({
         "id": entry.id.to_string(),
         "trace": entry.trace.to_string(),
@@ -365,7 +370,10 @@ fn row(entry: &QueueEntry) -> Value {
         "pending": entry.pending,
         "to": to,
         "recipients": entry.recipients.iter().map(recipient).collect::<Vec<_>>(),
-        "last": entry.recipients.iter().find_map(|r| r.last.as_ref()).map(ToString::to_string),
+        "held_by": hold.map(|hold| &hold.by),
+        "held_for": hold.map(|hold| &hold.reason),
+        "why": hold.map(|hold| format!("held by {}: {}", hold.by, hold.reason)).or_else(|| last.clone()),
+        "last": last,
     })
 }
 

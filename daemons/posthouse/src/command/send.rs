@@ -126,6 +126,7 @@ pub(crate) async fn submit(
         },
         prefix: Octets::default(),
         body,
+        held: None,
     };
     suite.call(Role::Queued, &commit).await?;
     Ok(id)

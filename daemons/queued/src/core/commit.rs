@@ -3,7 +3,7 @@
 use super::{Core, jobs, kind_of, log_queued, now};
 use crate::config::Ack;
 use crate::message::{Content, Fresh, Home, Message};
-use crate::record::{Head, Note};
+use crate::record::{self, Head, Note};
 use crate::rights::Allowed;
 use crate::seen::{Look, outcome_of};
 use crate::table_change::{Change, NotMade, Settled};
@@ -40,6 +40,7 @@ impl Core {
         };
         // The caller may go away; what was begun is finished.
         let core = Arc::clone(self);
+        let held = call.held.is_some();
         let task = tokio::spawn(async move {
             let begin = Instant::now();
             let result = core.commit_new(caller, connection, call).await;
@@ -49,6 +50,7 @@ impl Core {
                 seen.insert(id.0);
                 core.counters.commit.observe(begin.elapsed());
                 core.counters.accepted.add_one();
+                core.counters.held.add(u64::from(held));
             } else {
                 core.counters.refused.add_one();
             }
@@ -80,6 +82,12 @@ impl Core {
             if !known.is_empty() {
                 return Ok(());
             }
+        }
+        if call.held.as_ref().is_some_and(|held| !held.fits()) {
+            return Err(Fault::new(
+                FaultKind::Invalid,
+                "too much is said of why it is held",
+            ));
         }
         let slot = match &call.body {
             Body::Inline(octets) if octets.len() > Body::INLINE_MAX => {
@@ -125,6 +133,7 @@ impl Core {
             spooled: slot.is_some(),
             envelope: call.envelope,
             listener: call.origin.listener,
+            held: call.held,
             moderated: None,
         };
         let body = match call.body {
@@ -188,11 +197,10 @@ impl Core {
         let mut heads = Vec::with_capacity(messages.len());
         let mut entries = Vec::with_capacity(messages.len() + more.len());
         for message in messages {
-            let version = message.head.version();
             let parts = [message.head.to_record(), message.prefix, message.body];
             entries.push(Entry {
                 kind: Kind::Put,
-                version,
+                version: record::VERSION,
                 id: message.id.0,
                 parts,
             });
@@ -226,7 +234,7 @@ impl Core {
         }
         let mut parked = self.parked(fresh, 0);
         let now = now();
-        let later = parked.recipients.iter().all(|waiting| waiting.due > now);
+        let later = parked.recipients.iter().all(|one| one.waits(now));
         let room = self.loaded.load(Ordering::Relaxed) < self.config.loaded as u64;
         let begun = (room && !later).then(|| {
             parked.lease = lease.cast_signed();
@@ -250,6 +258,9 @@ impl Core {
         self.table.count.fetch_add(1, Ordering::Relaxed);
         log_queued(id, &head);
         let Some(begun) = begun else {
+            if head.spooled && self.shares_bodies() {
+                self.spool.remove(id);
+            }
             self.due.notify_one();
             return Ok(());
         };

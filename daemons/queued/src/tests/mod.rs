@@ -8,6 +8,7 @@
 
 mod deferred;
 mod flow;
+mod held;
 mod moderation;
 mod operator;
 mod policies;
@@ -346,6 +347,7 @@ pub(super) fn mail(core: &Core, from: &str, to: &[&str], right: Right) -> Commit
         },
         prefix: b"Received: by the test\r\n".to_vec().into(),
         body: Body::Inline(b"Subject: Hello\r\n\r\nText.\r\n".to_vec().into()),
+        held: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn head(sender: &str, recipients: &[&str]) -> Head {
         body_len: 4,
         spooled: false,
         listener: String::new(),
+        held: None,
         moderated: None,
     }
 }

@@ -53,6 +53,17 @@ pub enum When {
     Connect,
 }
 
+/// When a list is asked first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListStage {
+    /// At MAIL, and again with all others at RCPT.
+    Mail,
+    /// At RCPT.
+    #[default]
+    Rcpt,
+}
+
 /// `[[smtpd.dnslists.list]]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,6 +81,8 @@ pub struct DnsList {
     pub weight: u32,
     /// `refuse` (default), `later`, `junk` or `tag`.
     pub action: ListAction,
+    /// `rcpt` (default), or `mail`: who is on it is stopped at MAIL already, and reaches not even postmaster.
+    pub stage: ListStage,
     /// What the client is told; `{address}`, `{name}` (what was asked about), `{zone}`, and `{txt}` (what the list says of it) are
     /// filled in.
     pub text: String,
@@ -84,6 +97,7 @@ impl Default for DnsList {
             answers: Vec::new(),
             weight: 1,
             action: ListAction::default(),
+            stage: ListStage::default(),
             text: "{name} is listed at {zone}".to_owned(),
         }
     }

@@ -6,7 +6,7 @@
 mod answer;
 mod config;
 
-pub use config::{Ask, DnsList, DnsListsConfig, Kind, ListAction, When};
+pub use config::{Ask, DnsList, DnsListsConfig, Kind, ListAction, ListStage, When};
 
 use answer::{Answers, Meaning, name_of_address, name_of_domain};
 use hickory_resolver::TokioResolver;
@@ -30,6 +30,27 @@ pub struct Stranger {
     pub sender: String,
 }
 
+/// How far the client is: which lists are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// It came: those that are asked about its address.
+    Connect,
+    /// It said MAIL: those whose stage that is, and those that let pass.
+    Mail,
+    /// It said RCPT: all.
+    Rcpt,
+}
+
+impl Asking {
+    fn asks(self, list: &DnsList) -> bool {
+        match self {
+            Self::Connect => list.ask == Ask::Client,
+            Self::Mail => list.stage == ListStage::Mail || list.kind == Kind::Allow,
+            Self::Rcpt => true,
+        }
+    }
+}
+
 /// What the lists say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -39,6 +60,14 @@ pub struct Standing {
     pub vouched: bool,
     /// What is done, and what the client is told.
     pub stopped: Option<(ListAction, Status)>,
+}
+
+impl Standing {
+    /// What is done and said, if the client is not to go on.
+    pub(crate) fn refused(&self) -> Option<(ListAction, &Status)> {
+        let (action, status) = self.stopped.as_ref()?;
+        (*action >= ListAction::Later).then_some((*action, status))
+    }
 }
 
 struct List {
@@ -210,11 +239,11 @@ impl DnsLists {
         }))
     }
 
-    /// What the lists say of a stranger; with `only_client` those that are asked about its address.
-    pub async fn standing(&self, of: Stranger, only_client: bool) -> Standing {
+    /// What the lists say of a stranger.
+    pub async fn standing(&self, of: Stranger, at: Asking) -> Standing {
         let mut asking = JoinSet::new();
         for list in &self.lists {
-            if only_client && list.config.ask != Ask::Client {
+            if !at.asks(&list.config) {
                 continue;
             }
             if let Some((name, about)) = list.name(&of) {
@@ -230,10 +259,14 @@ impl DnsLists {
         if tokio::time::timeout(self.timeout, answers).await.is_err() {
             tracing::debug!("not all lists in DNS have answered in time");
         }
-        for hit in &hits {
-            hit.list.listed.add_one();
+        let standing = judge(&hits, self.threshold, of);
+        // At RCPT all of them are asked again.
+        if at != Asking::Mail || standing.refused().is_some() {
+            for hit in &hits {
+                hit.list.listed.add_one();
+            }
         }
-        judge(&hits, self.threshold, of)
+        standing
     }
 
     /// Asks each list about the entries that it must and must not have (RFC 5782 5): its zone, and what is wrong.

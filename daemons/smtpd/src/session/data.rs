@@ -459,6 +459,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 listener: self.door.name.clone(),
                 client: self.client(),
             },
+            held: transaction.held.take(),
             envelope: transaction.take_envelope(),
             prefix,
             body,

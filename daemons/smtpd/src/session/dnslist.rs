@@ -1,9 +1,10 @@
 //! Lists in DNS, asked about strangers who bring mail from elsewhere.
 
+use super::transaction::Transaction;
 use super::{End, Session};
 use crate::backend::Backend;
 use crate::config::ListenerRole;
-use crate::dnslist::{ListAction, Standing, Stranger, When};
+use crate::dnslist::{Asking, ListAction, Standing, Stranger, When};
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::{Address, Enhanced, Status, Suspicion, Treatment};
 
@@ -33,13 +34,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             client: self.peer.address,
             ..Stranger::default()
         };
-        let standing = self.service.backend.standing(of, true).await;
-        let Some((action, status)) = standing.stopped else {
+        let standing = self.service.backend.standing(of, Asking::Connect).await;
+        let Some((action, status)) = standing.refused() else {
             return Ok(());
         };
-        if action < ListAction::Later {
-            return Ok(());
-        }
         self.service.figures.listed.add_one();
         tracing::info!(trace = %self.trace, client = %self.client(), %status, "listed");
         // RFC 5321 3.1, 3.8
@@ -49,6 +47,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         };
         self.reply(code, Some(enhanced), &status.text);
         Err(End::Said("listed"))
+    }
+
+    fn stranger(&self, transaction: &Transaction) -> Stranger {
+        let sender = transaction.sender.as_ref();
+        Stranger {
+            client: self.peer.address,
+            helo: self
+                .hello
+                .as_ref()
+                .map_or_else(String::new, |hello| hello.name.clone()),
+            sender: sender.map_or_else(String::new, |sender| sender.domain().to_owned()),
+        }
+    }
+
+    /// At MAIL, if the configuration wants that of a list; whether it was answered.
+    pub(super) async fn look_up_mail(&mut self, transaction: &Transaction) -> bool {
+        let lists = self.service.policy.lists.as_ref();
+        if !self.is_looked_up() || !lists.is_some_and(|lists| lists.at_mail) {
+            return false;
+        }
+        let of = self.stranger(transaction);
+        let standing = Box::pin(self.service.backend.standing(of, Asking::Mail)).await;
+        let Some((_, status)) = standing.refused() else {
+            return false;
+        };
+        self.service.figures.listed.add_one();
+        tracing::info!(trace = %transaction.trace, client = %self.client(), %status, "listed");
+        self.tell(status);
+        true
     }
 
     /// Whether lists stop a recipient: what to answer.
@@ -62,23 +89,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             .reachable
             .iter()
             .any(|name| name.eq_ignore_ascii_case(local));
-        let transaction = self.transaction.as_ref()?;
-        let sender = transaction.sender.as_ref();
-        let of = Stranger {
-            client: self.peer.address,
-            helo: self
-                .hello
-                .as_ref()
-                .map_or_else(String::new, |hello| hello.name.clone()),
-            sender: sender.map_or_else(String::new, |sender| sender.domain().to_owned()),
-        };
+        let of = self.stranger(self.transaction.as_deref()?);
         if self
             .standing
             .as_ref()
             .is_none_or(|standing| standing.of != of)
         {
             // In a place of its own: a session that waits for commands has no room for it.
-            let standing: Standing = Box::pin(self.service.backend.standing(of, false)).await;
+            let standing: Standing =
+                Box::pin(self.service.backend.standing(of, Asking::Rcpt)).await;
             self.standing = Some(Box::new(standing));
         }
         // RFC 5321 4.5.1: who is listed must be able to ask why

@@ -58,7 +58,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 }
             }
         }
-        if self.weigh_mail(&transaction).await || !self.hooks_mail(&transaction).await? {
+        if self.look_up_mail(&transaction).await
+            || self.weigh_mail(&transaction).await
+            || !self.hooks_mail(&transaction).await?
+        {
             return Ok(());
         }
         match (asked, terms.priority) {
@@ -251,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         }
         let text = format!("{address}: no such address here");
         self.reply(550, Some(Enhanced(5, 1, 1)), &text);
-        self.weigh_unknown(trace, address).await?;
+        self.weigh_unknown(address).await?;
         let crowded = limits.unknown_per_address > 0 && of_address >= limits.unknown_per_address;
         if self.counters.unknown >= limits.unknown_per_session.max(1) || crowded {
             return self.abuse(Enhanced(4, 7, 0), "Too many unknown recipients");

@@ -266,18 +266,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             }
         }
         if let Some((filter, reason)) = &outcome.quarantine {
-            tracing::info!(%trace, filter, reason, "a filter wants it in quarantine");
-            if transaction.remote {
-                // There is no Junk elsewhere.
+            tracing::info!(%trace, filter, reason, "a filter wants it in Junk");
+            // There is no Junk elsewhere; the operator may know better than that.
+            if transaction.remote && outcome.held.is_none() {
                 let text = "The message was refused by a filter".to_owned();
                 return Err((550, Enhanced(5, 7, 1), text));
             }
-            self.service.figures.suspected(Treatment::Junk);
-            parts.suspicions.push(Suspicion {
-                treatment: Treatment::Junk,
-                checks: format!("hook-{filter}"),
-                recipients: None,
-            });
+            if !transaction.remote {
+                self.service.figures.suspected(Treatment::Junk);
+                parts.suspicions.push(Suspicion {
+                    treatment: Treatment::Junk,
+                    checks: format!("hook-{filter}"),
+                    recipients: None,
+                });
+            }
+        }
+        if let Some(held) = outcome.held {
+            tracing::info!(%trace, filter = held.by, reason = held.reason, "a filter wants it held");
+            self.service.figures.held.add_one();
+            transaction.held = Some(held);
         }
         let (before, whole) = match outcome.header {
             NewHeader::Same => (Vec::new(), None),

@@ -5,7 +5,7 @@ use super::{End, Session};
 use crate::backend::Backend;
 use crate::config::TlsMode;
 use crate::limitd::Asked;
-use ipc::api::limitd::{Facts, Stage, Weigh};
+use ipc::api::limitd::{Facts, Identity, Stage, Weigh};
 use smtp::Rcpt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use types::{Address, Enhanced, Route, Status, TraceId};
@@ -23,7 +23,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
         self.service.policy.asked.filter(|_| weighed)
     }
 
-    fn weighing(&self, stage: Stage, sender: Option<&Address>) -> Weigh {
+    fn weighing(&self, stage: Stage, transaction: Option<&Transaction>) -> Weigh {
         Weigh {
             stage,
             facts: Facts {
@@ -34,16 +34,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                     .as_ref()
                     .map_or_else(String::new, |hello| hello.name.clone()),
                 account: self.login.as_ref().map(|login| login.name.clone()),
-                sender: sender.cloned(),
+                sender: transaction.and_then(|transaction| transaction.sender.clone()),
                 vouched: self.peer.may_relay || self.is_vouched(),
+                identity: transaction.and_then(|transaction| transaction.identity.get().cloned()),
             },
         }
     }
 
+    /// Asks DNS who the client is, once in a transaction.
+    async fn identify(&self, transaction: &Transaction) -> Option<Identity> {
+        if let Some(known) = transaction.identity.get() {
+            return Some(known.clone());
+        }
+        let client = mailauth::Client {
+            address: self.peer.address?,
+            helo: self.hello.as_ref().map_or("", |hello| hello.name.as_str()),
+            sender: transaction.claimed_sender(),
+        };
+        let identity = self.service.backend.identify(&client).await;
+        Some(transaction.identity.get_or_init(|| identity).clone())
+    }
+
     /// Asks; what stops the client, if anything does.
-    async fn weigh(&self, trace: TraceId, asked: Asked, weigh: &Weigh) -> Option<Status> {
+    async fn weigh(
+        &self,
+        asked: Asked,
+        weigh: &Weigh,
+        transaction: Option<&Transaction>,
+    ) -> Option<Status> {
+        let trace = transaction.map_or(self.trace, |transaction| transaction.trace);
         // In a place of its own: a session that waits for commands has no room for it.
-        match Box::pin(self.service.backend.weigh(trace, weigh)).await {
+        let mut answer = Box::pin(self.service.backend.weigh(trace, weigh)).await;
+        if let (Ok(weighed), Some(transaction)) = (&answer, transaction)
+            && weighed.unidentified
+            && weigh.facts.identity.is_none()
+        {
+            let mut again = weigh.clone();
+            again.facts.identity = Box::pin(self.identify(transaction)).await;
+            // Who has no address has no name either.
+            again.facts.identity.get_or_insert_default();
+            answer = Box::pin(self.service.backend.weigh(trace, &again)).await;
+        }
+        match answer {
             Ok(weighed) => {
                 let status = weighed.status?;
                 self.service.figures.limited.add_one();
@@ -70,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             return Ok(());
         };
         let weigh = self.weighing(Stage::Connect, None);
-        let Some(status) = self.weigh(self.trace, asked, &weigh).await else {
+        let Some(status) = self.weigh(asked, &weigh, None).await else {
             return Ok(());
         };
         if self.door.tls == TlsMode::Implicit && self.secured.is_none() {
@@ -92,8 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
             return false;
         };
         let declared = transaction.declared.unwrap_or(0);
-        let weigh = self.weighing(Stage::Mail { declared }, transaction.sender.as_ref());
-        let status = self.weigh(transaction.trace, asked, &weigh).await;
+        let weigh = self.weighing(Stage::Mail { declared }, Some(transaction));
+        let status = self.weigh(asked, &weigh, Some(transaction)).await;
         if let Some(status) = &status {
             self.tell(status);
         }
@@ -124,8 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 declared: transaction.declared.unwrap_or(0),
                 recipient: address.clone(),
             };
-            let weigh = self.weighing(stage, transaction.sender.as_ref());
-            if let Some(status) = self.weigh(transaction.trace, asked, &weigh).await {
+            let weigh = self.weighing(stage, Some(transaction));
+            if let Some(status) = self.weigh(asked, &weigh, Some(transaction)).await {
                 self.tell(&status);
                 return Ok(());
             }
@@ -134,21 +166,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
     }
 
     /// Counts a recipient that is not here; an error closes the session.
-    pub(super) async fn weigh_unknown(
-        &mut self,
-        trace: TraceId,
-        address: &Address,
-    ) -> Result<(), End> {
+    pub(super) async fn weigh_unknown(&mut self, address: &Address) -> Result<(), End> {
         let Some(asked) = self.asked().filter(|asked| asked.unknown) else {
             return Ok(());
         };
-        let sender = self
-            .transaction
-            .as_ref()
-            .and_then(|transaction| transaction.sender.as_ref());
+        let transaction = self.transaction.as_deref();
         let recipient = address.clone();
-        let weigh = self.weighing(Stage::Unknown { recipient }, sender);
-        match self.weigh(trace, asked, &weigh).await {
+        let weigh = self.weighing(Stage::Unknown { recipient }, transaction);
+        match self.weigh(asked, &weigh, transaction).await {
             Some(status) if status.code != 451 => {
                 self.reply(421, Some(Enhanced(4, 7, 0)), &status.text);
                 Err(End::Said("over a limit"))
@@ -177,8 +202,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Session<S, B> {
                 octets,
                 rest: at > 0,
             };
-            let weigh = self.weighing(stage, transaction.sender.as_ref());
-            if let Some(status) = self.weigh(trace, asked, &weigh).await {
+            let weigh = self.weighing(stage, Some(transaction));
+            if let Some(status) = self.weigh(asked, &weigh, Some(transaction)).await {
                 self.give_back(trace, weighed).await;
                 return Err((status.code, status.enhanced, status.text));
             }

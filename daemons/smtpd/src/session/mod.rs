@@ -103,6 +103,8 @@ pub struct Policy {
 pub struct ListPolicy {
     /// When a client is told.
     pub when: When,
+    /// A list is asked at MAIL.
+    pub at_mail: bool,
     /// Local parts that everybody reaches.
     pub reachable: Vec<String>,
 }

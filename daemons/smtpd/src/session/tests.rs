@@ -11,9 +11,9 @@ mod weighing;
 use super::*;
 use crate::checks::Evidence;
 use crate::config::Config;
-use crate::dnslist::Stranger;
+use crate::dnslist::{Asking, Stranger};
 use ipc::api::authd::{AuthContinue, AuthFailure, AuthReply, AuthStart, Resolution, Target};
-use ipc::api::limitd::{Stage, Weigh, Weighed};
+use ipc::api::limitd::{Identity, Stage, Weigh, Weighed};
 use ipc::api::queued::{Commit, Right, SpoolSlot};
 use ipc::{Fault, FaultKind};
 use std::collections::HashMap;
@@ -43,6 +43,9 @@ struct Memory {
     given_back: Mutex<Vec<Weigh>>,
     /// What lists in DNS say.
     standing: Mutex<Standing>,
+    /// When lists were asked, and who was looked for in DNS.
+    looked_up: Mutex<Vec<Asking>>,
+    identified: Mutex<Vec<String>>,
 }
 
 fn stage(weigh: &Weigh) -> &'static str {
@@ -143,7 +146,17 @@ impl Backend for Arc<Memory> {
         self.report.lock().unwrap().clone()
     }
 
-    async fn standing(&self, of: Stranger, _: bool) -> Standing {
+    async fn identify(&self, client: &mailauth::Client<'_>) -> Identity {
+        let of = format!("{} {} {:?}", client.address, client.helo, client.sender);
+        self.identified.lock().unwrap().push(of);
+        Identity {
+            name: None,
+            spf: client.sender.map(|sender| sender.domain().to_owned()),
+        }
+    }
+
+    async fn standing(&self, of: Stranger, at: Asking) -> Standing {
+        self.looked_up.lock().unwrap().push(at);
         let mut standing = self.standing.lock().unwrap().clone();
         standing.of = of;
         standing
@@ -156,9 +169,18 @@ impl Backend for Arc<Memory> {
             Some(Some(status)) => Some(status.clone()),
             None => None,
         };
+        let rule = match &status {
+            Some(status) if status.text == "Grey" => "greylist",
+            _ => "rule",
+        };
+        let unidentified = rule == "greylist" && weigh.facts.identity.is_none();
+        let passed = (weigh.facts.identity.as_ref()).is_some_and(|identity| {
+            rule == "greylist" && identity.spf.as_deref() == Some("passes.example")
+        });
         Ok(Weighed {
-            status,
-            rule: "rule".to_owned(),
+            status: status.filter(|_| !passed),
+            rule: rule.to_owned(),
+            unidentified,
         })
     }
 

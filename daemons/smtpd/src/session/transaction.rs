@@ -1,8 +1,10 @@
 //! A mail transaction: from MAIL to the answer after the message.
 
 use super::arrival::Arrival;
+use ipc::api::limitd::Identity;
 use smtp::{Mail, Rcpt};
-use types::{Address, BodyType, Envelope, Recipient, Ret, Route, Suspicion, Terms, TraceId};
+use std::sync::OnceLock;
+use types::{Address, BodyType, Envelope, Held, Recipient, Ret, Route, Suspicion, Terms, TraceId};
 
 /// What MAIL and RCPT said, and the message as far as it came.
 pub(crate) struct Transaction {
@@ -32,6 +34,10 @@ pub(crate) struct Transaction {
     pub(crate) spoiled: bool,
     /// What lists in DNS make of it.
     pub(crate) suspicion: Option<Suspicion>,
+    /// The filter that wants it held in the queue, and why.
+    pub(crate) held: Option<Held>,
+    /// Who the client is in DNS, if somebody wanted to know.
+    pub(crate) identity: OnceLock<Identity>,
 }
 
 impl Transaction {
@@ -56,6 +62,8 @@ impl Transaction {
             arrival: None,
             spoiled: false,
             suspicion: None,
+            held: None,
+            identity: OnceLock::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::EarlyAction;
-use crate::dnslist::{ListAction, When};
+use crate::dnslist::{Asking, ListAction, When};
 use crate::session::ListPolicy;
 use types::{Enhanced, Status};
 
@@ -88,6 +88,7 @@ fn with_lists(when: When) -> impl FnOnce(&mut Policy) {
     move |policy: &mut Policy| {
         policy.lists = Some(ListPolicy {
             when,
+            at_mail: false,
             reachable: vec!["postmaster".to_owned()],
         });
     }
@@ -117,6 +118,33 @@ async fn the_listed_hear_it_at_rcpt_and_reach_postmaster() {
     let mut client = Client::connect(ListenerRole::Submission, with_lists(When::Connect));
     listed(&client, ListAction::Refuse, 554);
     client.expect("220").await;
+}
+
+#[tokio::test]
+async fn a_list_may_be_asked_at_mail() {
+    let at_mail = |policy: &mut Policy| {
+        with_lists(When::Rcpt)(policy);
+        policy.lists.as_mut().unwrap().at_mail = true;
+    };
+    let mut client = Client::connect(ListenerRole::Mx, at_mail);
+    client.expect("220").await;
+    client.ask("EHLO client.example\r\n", "250").await;
+    listed(&client, ListAction::Refuse, 554);
+    client
+        .ask(
+            "MAIL FROM:<a@b.example>\r\n",
+            "554 5.7.1 192.0.2.1 is listed at bl.example",
+        )
+        .await;
+    client
+        .ask("RCPT TO:<postmaster@example.org>\r\n", "503")
+        .await;
+    // What is only marked goes on, and is asked about again where it is.
+    listed(&client, ListAction::Junk, 554);
+    client.ask("MAIL FROM:<a@b.example>\r\n", "250").await;
+    client.ask("RCPT TO:<jane@example.org>\r\n", "250").await;
+    let looked_up = client.memory.looked_up.lock().unwrap().clone();
+    assert_eq!(looked_up, [Asking::Mail, Asking::Mail, Asking::Rcpt]);
 }
 
 #[tokio::test]

@@ -158,3 +158,42 @@ async fn the_door_may_stay_shut() {
     client.expect("554 5.7.1 Enough").await;
     client.expect("CLOSED").await;
 }
+
+/// DNS is asked only about whom greylisting would let wait, and once in a transaction.
+#[tokio::test]
+async fn who_would_have_to_wait_is_looked_for_in_dns() {
+    let mut client = client(|_| {}).await;
+    client.ask("MAIL FROM:<a@fails.example>\r\n", "250").await;
+    client.ask("RCPT TO:<jane@example.org>\r\n", "250").await;
+    assert!(client.memory.identified.lock().unwrap().is_empty());
+    let grey = status(451).map(|status| Status {
+        text: "Grey".to_owned(),
+        ..status
+    });
+    answer(&client, "recipient", grey.clone());
+    for address in ["jane", "postmaster"] {
+        client
+            .ask(&format!("RCPT TO:<{address}@example.org>\r\n"), "451")
+            .await;
+    }
+    let identified = client.memory.identified.lock().unwrap().clone();
+    assert_eq!(identified.len(), 1, "{identified:?}");
+    let asked = "192.0.2.1 client.example Some(";
+    assert!(identified.iter().all(|of| of.starts_with(asked)));
+    client.ask("RSET\r\n", "250").await;
+    client.ask("MAIL FROM:<a@passes.example>\r\n", "250").await;
+    client.ask("RCPT TO:<jane@example.org>\r\n", "250").await;
+    let last = client.memory.weighed.lock().unwrap().last().cloned();
+    let identity = last.unwrap().facts.identity.unwrap();
+    assert_eq!(identity.spf.as_deref(), Some("passes.example"));
+    assert_eq!(client.memory.identified.lock().unwrap().len(), 2);
+    // Another answer than greylisting's is not asked about again.
+    answer(&client, "recipient", status(550));
+    client.ask("MAIL FROM:<a@passes.example>\r\n", "503").await;
+    client.ask("RSET\r\n", "250").await;
+    client.ask("MAIL FROM:<b@passes.example>\r\n", "250").await;
+    client
+        .ask("RCPT TO:<jane@example.org>\r\n", "550 5.7.1 Enough")
+        .await;
+    assert_eq!(client.memory.identified.lock().unwrap().len(), 2);
+}
