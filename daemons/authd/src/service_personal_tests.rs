@@ -4,7 +4,7 @@ use super::*;
 use crate::mailing::Lists;
 use ipc::api::authd::{
     FromHandling, ListBounced, ListCopies, ListLeft, ListMember, ListPart, ListUnsubscribe,
-    MailingList, PersonalCopy, Posting, ReplyTo, Subscription,
+    MailingList, Moderation, PersonalCopy, Posting, ReplyTo, Subscription,
 };
 use std::collections::BTreeSet;
 
@@ -32,6 +32,8 @@ fn list(name: &str, personal: bool) -> MailingList {
         max_bounces: 1,
         members: 0,
         personal,
+        moderation: Moderation::None,
+        held_days: 7,
     }
 }
 

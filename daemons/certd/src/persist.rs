@@ -312,7 +312,7 @@ fn parent(domain: &str) -> Option<&str> {
 
 /// The domains above one, without those of one label.
 fn above(domain: &str) -> impl Iterator<Item = &str> {
-    let all = std::iter::successors(parent(domain), |one| parent(*one));
+    let all = std::iter::successors(parent(domain), |one| parent(one));
     all.filter(|one| one.contains('.'))
 }
 

@@ -20,6 +20,7 @@ pub fn answer(octets: &[u8]) {
     let by = Author {
         filter: "fuzz",
         may_relay: false,
+        quarantine: crate::config::Quarantine::default(),
     };
     let message = b"From: a@a.example\r\nSubject: one\r\n two\r\nX-A: 1\r\n\r\ntext\r\n".to_vec();
     let mut letter = Letter::inline(b"Authentication-Results: us; none\r\n", message);

@@ -43,6 +43,10 @@ pub fn request(octets: &[u8]) {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
             ),
+            Route::Unsubscribe(token) => {
+                assert!(ours && name == "mail.example");
+                assert!(token.bytes().all(|b| b.is_ascii_alphanumeric()));
+            }
             Route::Secure(target) => {
                 let there = target.parse::<Uri>().ok();
                 let there = there.as_ref().and_then(Uri::host);

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use ipc::api::authd::{ListLeft, ListUnsubscribe};
+use types::xml::escape;
 
 /// RFC 8058 3.2
 const NAME: &str = "List-Unsubscribe";
@@ -55,32 +56,17 @@ impl Front {
 fn page(left: &ListLeft, done: bool) -> String {
     let text = match (&left.list, done) {
         (None, _) => "<p>You are no member of this list.</p>".to_owned(),
-        (Some(list), true) => format!("<p>You get no more posts of {}.</p>", escaped(list)),
+        (Some(list), true) => format!("<p>You get no more posts of {}.</p>", escape(list)),
         (Some(list), false) => format!(
             "<p>Do you want no more posts of {}?</p>\n<form method=\"post\">\
              <input type=\"hidden\" name=\"{NAME}\" value=\"{VALUE}\"><button>Leave the list</button></form>",
-            escaped(list)
+            escape(list)
         ),
     };
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"robots\" content=\"noindex\">\
          <title>Mailing list</title></head><body>\n{text}\n</body></html>\n"
     )
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 /// Whether a body says what RFC 8058 3.2 wants said, in one of its two forms.

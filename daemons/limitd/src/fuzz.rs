@@ -19,6 +19,7 @@ pub fn keys(octets: &[u8]) {
         sender: next().parse().ok(),
         listener: "mx".to_owned(),
         vouched: false,
+        identity: None,
     };
     let recipients: Vec<_> = lines.filter_map(|line| line.parse().ok()).collect();
     let nets = Nets { v4: 24, v6: 64 };

@@ -134,6 +134,8 @@ fn head_of(original: &Head, of: QueueId, copy: Copy, prefix: usize, spooled: boo
         body_len: original.body_len,
         spooled,
         listener: original.listener.clone(),
+        held: None,
+        moderated: None,
     }
 }
 
@@ -149,7 +151,7 @@ mod tests {
             to: format!("m{number}@b.example").parse().unwrap(),
             sender: format!("own-bounces+{number}@x.example").parse().unwrap(),
             first: Octets(b"A: b\r\n".to_vec()),
-            remote: number % 2 == 0,
+            remote: number.is_multiple_of(2),
         };
         let octets = postcard::to_stdvec(&(0..count).map(copy).collect::<Vec<_>>()).unwrap();
         let mut file = tempfile::tempfile().unwrap();
@@ -193,6 +195,8 @@ mod tests {
             body_len: 9,
             spooled: true,
             listener: "mx".to_owned(),
+            held: None,
+            moderated: None,
         };
         let mut next = || head_of(&original, QueueId(5), both.next().unwrap(), 77, true);
         let (far, here) = (next(), next());

@@ -134,12 +134,14 @@ const LEAN: Migration = Migration {
         "{only_sqlite}ALTER TABLE queue_recipient_by_key RENAME TO queue_recipient",
         "{only_sqlite}CREATE INDEX queue_recipient_attention ON queue_recipient (held, attention)",
         "{only_sqlite}CREATE INDEX queue_recipient_address ON queue_recipient (address)",
-        "{only_sqlite}CREATE INDEX queue_recipient_order ON queue_recipient (destination, held, priority, due)",
         // MySQL cannot drop what may be gone already: there they stay.
         "{not_mysql}DROP INDEX IF EXISTS queue_recipient_due",
         "{not_mysql}DROP INDEX IF EXISTS queue_recipient_domain",
+        "{not_mysql}DROP INDEX IF EXISTS queue_recipient_order",
         "{not_mysql}DROP INDEX IF EXISTS queue_message_size",
         "{not_mysql}DROP INDEX IF EXISTS queue_message_arrived",
+        // Of a destination, by priority and time; what is worked on stands apart.
+        "CREATE INDEX {if_not_exists} queue_recipient_free ON queue_recipient (destination, held, lease, priority, due)",
         // Figures are read from this one, and never from the messages.
         "CREATE INDEX {if_not_exists} queue_message_figures ON queue_message (arrived, size)",
     ],

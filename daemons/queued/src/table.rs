@@ -416,7 +416,7 @@ pub(crate) const FREE_HERE: &str =
     "COALESCE(destination, '') = ? AND held = 0 AND due <= ? AND lease = 0 AND id IN ({list})";
 
 /// The messages to take first at a destination: by priority (RFC 6710 4.2), then by their time. Each priority is one place in
-/// the index, so that what is not due yet costs nothing.
+/// the index, so that what is not due yet, or worked on, costs nothing.
 async fn first_due(
     tx: &mut Tx,
     destination: &str,
@@ -430,8 +430,8 @@ async fn first_due(
         let Some(level) = next_level(tx, destination, above).await? else {
             break;
         };
-        let text = "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND priority = ? AND due <= ?
-            AND lease = 0 ORDER BY due LIMIT ? {skip_locked}";
+        let text = "SELECT id FROM queue_recipient WHERE destination = ? AND held = 0 AND lease = 0 AND priority = ? AND due <= ?
+            ORDER BY due LIMIT ? {skip_locked}";
         let room = limit.saturating_sub(ids.len()) as u64;
         for row in tx
             .fetch_all(text, args![destination, level, now, room])
@@ -449,7 +449,7 @@ async fn next_due(tx: &mut Tx, destination: &str) -> Result<Option<u64>, Error> 
     let mut next: Option<u64> = None;
     let mut above: i64 = 10;
     while let Some(level) = next_level(tx, destination, above).await? {
-        let text = "SELECT due FROM queue_recipient WHERE destination = ? AND held = 0 AND priority = ? AND lease = 0
+        let text = "SELECT due FROM queue_recipient WHERE destination = ? AND held = 0 AND lease = 0 AND priority = ?
             ORDER BY due LIMIT 1";
         if let Some(row) = tx.fetch_optional(text, args![destination, level]).await? {
             let due = row.u64(0)?;
@@ -462,7 +462,8 @@ async fn next_due(tx: &mut Tx, destination: &str) -> Result<Option<u64>, Error> 
 
 /// The highest priority of a destination's mail below another one.
 async fn next_level(tx: &mut Tx, destination: &str, above: i64) -> Result<Option<i64>, Error> {
-    let text = "SELECT MAX(priority) FROM queue_recipient WHERE destination = ? AND held = 0 AND priority < ?";
+    let text = "SELECT MAX(priority) FROM queue_recipient
+        WHERE destination = ? AND held = 0 AND lease = 0 AND priority < ?";
     let level = tx.fetch_optional(text, args![destination, above]).await?;
     level.map_or(Ok(None), |row| row.int_opt(0))
 }

@@ -11,7 +11,7 @@ use sql::point::{self, Point};
 use sql::{Db, Kind, Migration, Options, Points};
 use std::cmp::Ordering;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A database with its schema.
 struct Part {
@@ -273,6 +273,7 @@ pub(crate) async fn check(findings: &mut Findings, place: &Place) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::path::PathBuf;
 
     fn part(keep: usize) -> Part {
         Part {

@@ -59,7 +59,7 @@ pub(super) fn copies(request: &ListCopies) -> Option<ListCopiesPage> {
         member: address(format!("m{number}@b.example")),
         sender: address(format!("own-bounces+{number}@x.example")),
         unsubscribe: format!("u{number}"),
-        remote: number % 2 == 0,
+        remote: number.is_multiple_of(2),
     };
     let copies: Vec<_> = (start..(start + count).min(7)).map(copy).collect();
     let end = start + u32::try_from(copies.len()).unwrap();
