@@ -128,11 +128,11 @@ async fn which_posts_wait() {
     // Reports, answers of programs and what is too large are never held.
     let mut report = mail("others@x.example", "who@a.example", GOOD);
     report.sender = None;
-    let machine = format!("Auto-Submitted: auto-replied\r\nFrom: who@a.example\r\n\r\n");
+    let machine = "Auto-Submitted: auto-replied\r\nFrom: who@a.example\r\n\r\n";
     let large = format!("From: who@a.example\r\n\r\n{}", "x".repeat(1 << 20));
     for one in [
         report,
-        call(&["others@x.example"], &machine),
+        call(&["others@x.example"], machine),
         call(&["others@x.example"], &large),
     ] {
         let (delivered, _) = delivery().deliver_posts(one, None).await.unwrap();
