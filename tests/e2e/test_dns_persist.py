@@ -16,7 +16,7 @@ from authority import TSIG, DynamicKnot, Pebble, open_folder
 from persistent import PersistentAuthority
 from servers import zone
 from suite import Failed, wait_for
-from test_certificates import HOST, good, names, row, settings, shown, state, world  # noqa: F401
+from e2e.test_certificates import HOST, good, names, row, settings, shown, state, world  # noqa: F401
 
 DOMAIN = "example.test"
 RECORD = f"_validation-persist.{HOST}."

@@ -4,7 +4,6 @@ import email
 import email.policy
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ from sink import Sink
 from suite import Suite, free_port, wait_for
 
 # Their house is ours, with more in it.
-sys.path.append(str(Path(__file__).parent))
-from test_lists import AUTHORS, HOST, House, RECORD, field, signed, verdicts
+from e2e.test_lists import AUTHORS, HOST, House, RECORD, field, signed, verdicts
 
 WEB = "mail.example.test"
 
