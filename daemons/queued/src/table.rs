@@ -412,8 +412,7 @@ pub(crate) fn waiting(row: &Row) -> Result<Waiting, Error> {
 
 /// Recipients at a destination that are due and that nobody works on, by their messages. COALESCE: so that no database looks for them
 /// among all that wait there.
-pub(crate) const FREE_HERE: &str =
-    "COALESCE(destination, '') = ? AND held = 0 AND due <= ? AND lease = 0 AND id IN ({list})";
+pub(crate) const FREE_HERE: &str = "COALESCE(destination, '') = ? AND COALESCE(held, 0) = 0 AND due <= ? AND lease = 0 AND id IN ({list})";
 
 /// The messages to take first at a destination: by priority (RFC 6710 4.2), then by their time. Each priority is one place in
 /// the index, so that what is not due yet, or worked on, costs nothing.

@@ -577,7 +577,7 @@ async fn a_long_queue_is_not_looked_through() {
     let url = format!("sqlite://{}", directory.path().join("queue.db").display());
     let table = node_table(&url, "local", 60);
     let db = table.db().await.unwrap();
-    let ids = vec!["?"; 100].join(", ");
+    let ids = vec!["?"; 512].join(", ");
     let texts = [
         format!("SELECT * FROM queue_recipient WHERE {}", table::FREE_HERE),
         format!(
