@@ -119,7 +119,7 @@ def test_what_clamav_finds_is_held(make_suite, own):
     newest(suite, clean)
     held = wait_for(lambda: suite.queue(), lambda: suite.tail())
     assert [(entry["state"], entry["held_by"]) for entry in held] == [("held", "filter")]
-    assert "Own.Eicar" in held[0]["held_for"], held[0]["held_for"]
+    assert "clamav-milter" in held[0]["held_for"], held[0]["held_for"]
     suite.run("queue", "release", held[0]["id"])
     newest(suite, infected)
 
