@@ -17,8 +17,8 @@ use types::{Enhanced, Status};
 const DESTINATIONS: u32 = 64;
 /// Messages of one destination in one round.
 const MESSAGES: usize = 100;
-/// Destinations at which messages are leased in one transaction.
-const TOGETHER: usize = 16;
+/// Destinations at which messages are leased in one transaction: few, as what is over waits meanwhile to be written down.
+const TOGETHER: usize = 4;
 /// Recipients that need attention in one round.
 const ATTENTION: u32 = 200;
 /// Seconds until a dead destination is looked at again whose probe said nothing, beyond the time of one attempt.
