@@ -1,11 +1,12 @@
 //! `posthouse list held`
 
 use crate::cli::{HeldPost, ListHeld};
+use crate::command::queue::entries;
 use crate::connect::Suite;
 use crate::failure::Failure;
 use crate::output::{self, bytes, span};
 use crate::time;
-use ipc::api::queued::{Decision, QueueDecide, QueueEntry, QueueFilter, QueueList, QueueShow};
+use ipc::api::queued::{Decision, QueueDecide, QueueEntry, QueueFilter, QueueShow};
 use serde_json::{Value, json};
 use types::Role::Queued;
 use types::{Address, QueueId};
@@ -19,7 +20,6 @@ const COLUMNS: &[(&str, &str)] = &[
     ("until", "UNTIL"),
     ("why", "WHY"),
 ];
-const PAGE: u32 = 200;
 
 pub(crate) async fn run(
     suite: &Suite,
@@ -68,26 +68,13 @@ async fn show(suite: &Suite, list: &str) -> Result<(), Failure> {
         ..QueueFilter::default()
     };
     let mut rows = Vec::new();
-    let mut after = None;
-    loop {
-        let page = QueueList {
-            filter: filter.clone(),
-            after,
-            limit: PAGE,
-        };
-        let entries = suite.call(Queued, &page).await?;
-        for entry in &entries {
-            if let Some(post) = entry.post {
-                // What was decided on meanwhile is not shown.
-                let call = QueueShow { id: entry.id };
-                if let Ok(detail) = suite.call(Queued, &call).await {
-                    rows.push(row(entry, post, &detail.header));
-                }
+    for entry in &entries(suite, filter).await? {
+        if let Some(post) = entry.post {
+            // What was decided on meanwhile is not shown.
+            let call = QueueShow { id: entry.id };
+            if let Ok(detail) = suite.call(Queued, &call).await {
+                rows.push(row(entry, post, &detail.header));
             }
-        }
-        after = entries.last().map(|entry| entry.id);
-        if entries.len() < PAGE as usize {
-            break;
         }
     }
     if rows.is_empty() && !suite.json {

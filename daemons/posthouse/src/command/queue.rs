@@ -75,23 +75,30 @@ pub(crate) async fn run(suite: &Suite, command: Queue) -> Result<(), Failure> {
     }
 }
 
-async fn list(suite: &Suite, filter: &Filter) -> Result<(), Failure> {
-    let filter = parsed(filter)?;
-    let mut rows = Vec::new();
-    let mut after = None;
+/// All that the filter finds, a page at a time.
+pub(crate) async fn entries(
+    suite: &Suite,
+    filter: QueueFilter,
+) -> Result<Vec<QueueEntry>, Failure> {
+    let mut found = Vec::new();
     loop {
         let page = QueueList {
             filter: filter.clone(),
-            after,
+            after: found.last().map(|entry: &QueueEntry| entry.id),
             limit: PAGE,
         };
         let entries = suite.call(Queued, &page).await?;
-        rows.extend(entries.iter().map(row));
-        after = entries.last().map(|entry| entry.id);
-        if entries.len() < PAGE as usize {
-            break;
+        let last = entries.len() < PAGE as usize;
+        found.extend(entries);
+        if last {
+            return Ok(found);
         }
     }
+}
+
+async fn list(suite: &Suite, filter: &Filter) -> Result<(), Failure> {
+    let found = entries(suite, parsed(filter)?).await?;
+    let rows: Vec<Value> = found.iter().map(row).collect();
     if rows.is_empty() && !suite.json {
         output::say("The queue is empty.");
         return Ok(());
